@@ -1,0 +1,3 @@
+"""EngineForge: a declarative build system for NVIDIA TensorRT engines."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,68 @@
+"""The exceptions that a user may see, each with its exit code, and the problem found in a file.
+
+    EngineForgeError          1   something asked for could not be done
+    ├── UsageError            2   the command line asks for what is not there
+    ├── SpecError             2   specs or targets are wrong: every problem of every file
+    ├── StoreCorrupt          4   an entry of the store is not what its manifest says
+    └── HostUnfit             5   this machine lacks what was asked of it
+
+130 (interrupted) is the command line's own. Anything else is a bug and stays a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class EngineForgeError(Exception):
+    """Something the user can act on: where, what was found, what was expected, what to do."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message}\nhint: {self.hint}" if self.hint else message
+
+
+class UsageError(EngineForgeError):
+    exit_code = 2
+
+
+class StoreCorrupt(EngineForgeError):
+    exit_code = 4
+
+
+class HostUnfit(EngineForgeError):
+    exit_code = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Problem:
+    """One thing wrong at one place of a file; line and column count from 1, 0 is "the file"."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+    path: str = ""
+    message: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        what = f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
+        return f"{what}\nhint: {self.hint}" if self.hint else what
+
+
+class SpecError(EngineForgeError):
+    """All problems of all files at once, in the order of their places."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column, p.path)))
+        super().__init__("\n".join(str(problem) for problem in self.problems))

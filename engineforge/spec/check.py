@@ -1,0 +1,127 @@
+"""A variant against the interface of its model: names, ranks, dimensions, precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from engineforge.errors import Problem
+from engineforge.spec.matrix import Cell, Place
+from engineforge.spec.model import InputRange, ModelInterface, Profile, ShapeRange, TensorInterface
+from engineforge.spec.validate import did_you_mean
+
+# Features of a graph that is not FP32 throughout, by what inspection calls them.
+_LOW_PRECISION = ("fp16", "bf16", "fp8-e4m3", "fp8-e5m2", "int4", "fp4", "quantized")
+
+
+def check_cell(cell: Cell, interface: ModelInterface) -> list[Problem]:
+    """Every way in which a variant does not fit its model; none means that it may be built."""
+    problems = list(_precision(cell, interface))
+    for profile, place in zip(cell.variant.profiles, cell.profiles, strict=True):
+        problems += _profile(profile, place, interface)
+    if not cell.variant.profiles:
+        for tensor in interface.inputs:
+            if _is_dynamic(tensor):
+                problems.append(cell.target.document.problem((), *_needs_range(tensor)))
+    return problems
+
+
+def _is_dynamic(tensor: TensorInterface) -> bool:
+    return any(not isinstance(dim, int) for dim in tensor.dims)
+
+
+def _needs_range(tensor: TensorInterface) -> tuple[str, str]:
+    at = "[" + ", ".join(str(dim) if isinstance(dim, int) else "…" for dim in tensor.dims) + "]"
+    free = [i for i, dim in enumerate(tensor.dims) if not isinstance(dim, int)]
+    return (
+        f"the model's input {tensor} has dimensions that may vary, and no profile gives them",
+        f"write under 'inputs': {tensor.name}: {{min: {at}, opt: {at}, max: {at}}}, with numbers at "
+        f"position{'s' if len(free) > 1 else ''} {', '.join(map(str, free))}",
+    )
+
+
+def _precision(cell: Cell, interface: ModelInterface) -> Iterator[Problem]:
+    if cell.variant.precision != "fp32":
+        return
+    for feature in _LOW_PRECISION:
+        if feature in interface.features:
+            yield Place(cell.target.document, ("variants", cell.variant.name, "precision")).problem(
+                f"precision 'fp32' was asked for, and the model is {feature} at "
+                f"'{interface.features[feature]}'",
+                "write 'precision: source' to build the model with the types that it has",
+            )
+            return
+
+
+def _profile(profile: Profile, place: Place, interface: ModelInterface) -> Iterator[Problem]:
+    inputs = {tensor.name: tensor for tensor in interface.inputs}
+    sizes: dict[str, tuple[str, int, tuple[int, int, int]]] = {}
+    for name, given in profile.items():
+        tensor = inputs.get(name)
+        if tensor is None:
+            message = f"the model has no input '{name}'"
+            yield place.problem(message, did_you_mean(name, inputs), name)
+            continue
+        if given.shape is not None:
+            yield from _shape(given.shape, tensor, place, sizes)
+        if given.values is not None:
+            yield from _values(given, tensor, place)
+    for name, tensor in inputs.items():
+        if name not in profile and _is_dynamic(tensor):
+            yield place.problem(*_needs_range(tensor))
+
+
+def _shape(
+    shape: ShapeRange,
+    tensor: TensorInterface,
+    place: Place,
+    sizes: dict[str, tuple[str, int, tuple[int, int, int]]],
+) -> Iterator[Problem]:
+    if len(shape.opt) != len(tensor.dims):
+        yield place.problem(
+            f"the model's input {tensor} has {len(tensor.dims)} dimensions, found {len(shape.opt)}",
+            None,
+            tensor.name,
+        )
+        return
+    for at, dim in enumerate(tensor.dims):
+        found = (shape.min[at], shape.opt[at], shape.max[at])
+        shown = f"{found[0]} <= {found[1]} <= {found[2]}" if len(set(found)) > 1 else f"{found[0]}"
+        if isinstance(dim, int) and found != (dim, dim, dim):
+            yield place.problem(
+                f"dimension {at} of {tensor} is fixed by the model: expected {dim}, found {shown}",
+                f"write {dim} at position {at} of min, opt and max",
+                tensor.name,
+            )
+        elif isinstance(dim, str):
+            other, where, first = sizes.setdefault(dim, (tensor.name, at, found))
+            if first != found:
+                yield place.problem(
+                    f"dimension {at} of '{tensor.name}' and dimension {where} of '{other}' are both "
+                    f"named '{dim}' in the model, so they are one size: expected "
+                    f"{first[0]} <= {first[1]} <= {first[2]}, found {shown}",
+                    None,
+                    tensor.name,
+                )
+
+
+def _values(given: InputRange, tensor: TensorInterface, place: Place) -> Iterator[Problem]:
+    if tensor.type not in ("int32", "int64"):
+        yield place.problem(
+            f"only integer inputs can be shape tensors, and the model's input {tensor} is not",
+            "remove 'values', or give the input's shape",
+            tensor.name,
+            "values",
+        )
+    values = given.values
+    if values is None or any(not isinstance(dim, int) for dim in tensor.dims):
+        return
+    count = 1
+    for dim in tensor.dims:
+        count *= int(dim or 0)
+    if len(values.opt) != count:
+        yield place.problem(
+            f"the model's input {tensor} holds {count} values, found {len(values.opt)}",
+            None,
+            tensor.name,
+            "values",
+        )

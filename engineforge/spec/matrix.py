@@ -1,0 +1,317 @@
+"""Validated documents to values: targets, and a spec's matrix of variants.
+
+Each value keeps the place that it was written at, for the problems that later rooms find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+from engineforge.errors import Problem
+from engineforge.spec.load import Document, Path
+from engineforge.spec.model import (
+    InputRange,
+    PackageSource,
+    PathSource,
+    Profile,
+    ShapeRange,
+    Source,
+    Variant,
+)
+from engineforge.spec.validate import did_you_mean, schema
+from engineforge.target import Gpu, Target, Toolchain, sorted_capabilities
+
+BACKENDS = ("tensorrt_rtx", "tensorrt")
+# What `pip install tensorrt-rtx` brings.
+_DEFAULT_CUDA = {"tensorrt_rtx": "13"}
+_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SHARED = ("precision", "inputs", "profiles", "builder", "targets")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Somewhere in a file, able to say what is wrong there."""
+
+    document: Document
+    path: Path
+
+    def problem(self, message: str, hint: str | None = None, *below: str | int) -> Problem:
+        return self.document.problem((*self.path, *below), message, hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A variant, and where its profiles, its target and each of its builder options stand."""
+
+    variant: Variant
+    profiles: tuple[Place, ...]
+    target: Place
+    builder: Mapping[str, Place]
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One model and its matrix. `name` is the file's path below the specs folder, no suffix."""
+
+    name: str
+    document: Document
+    source: Source
+    cells: tuple[Cell, ...]
+    checks: Mapping[str, object]
+
+
+
+
+def size_in_bytes(text: str | int) -> int:
+    """`4GiB` as a number of bytes; the schema has checked its form."""
+    if isinstance(text, int):
+        return text
+    number = text.rstrip("BKMGTi ")
+    return int(number) * _UNITS[text.removeprefix(number).strip()]
+
+
+@cache
+def _size_options() -> frozenset[str]:
+    options = schema("spec")["$defs"]["option"]
+    return frozenset(name for name, each in options.items() if each.get("$ref") == "#/$defs/size")
+
+
+def parse_targets(document: Document) -> tuple[dict[str, Target], list[Problem]]:
+    """The targets of a valid targets file, by name."""
+    targets, problems = {}, []
+    for name, raw in cast("dict[str, dict[str, Any]]", document.value).items():
+        place = Place(document, (name,))
+        try:
+            targets[name] = _target(name, raw, place, problems)
+        except _Refused as refused:
+            problems.append(refused.problem)
+    return targets, problems
+
+
+class _Refused(Exception):  # noqa: N818 - carries a problem out of a deep place, inside this file
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+def _target(name: str, raw: Mapping[str, Any], place: Place, problems: list[Problem]) -> Target:
+    backend = raw["backend"]
+    needs, alien = (
+        ("compute_capabilities", "gpu") if backend == "tensorrt_rtx" else ("gpu", "compute_capabilities")
+    )
+    if alien in raw:
+        message = f"'{alien}' does not belong to a target of backend '{backend}'"
+        problems.append(place.problem(message, f"it takes '{needs}'", alien))
+    if needs not in raw:
+        raise _Refused(place.problem(f"expected the key '{needs}', found none"))
+    cuda = raw.get("cuda", _DEFAULT_CUDA.get(backend))
+    if cuda is None:
+        hint = "the CUDA version that this TensorRT is built for, such as cuda: '12.9'"
+        raise _Refused(place.problem("expected the key 'cuda', found none", hint))
+    return Target(
+        name=name,
+        toolchain=Toolchain(backend=backend, version=raw["version"], cuda=cuda),
+        platform=raw.get("platform", "linux-x86_64"),
+        compute_capabilities=sorted_capabilities(
+            [_capability(each) for each in raw.get("compute_capabilities", ())]
+        )
+        if backend == "tensorrt_rtx"
+        else (),
+        gpu=_gpu(raw["gpu"]) if backend == "tensorrt" else None,
+        driver=raw.get("driver"),
+        builder=_options(raw.get("builder", {})),
+    )
+
+
+def _capability(found: str | float) -> str:
+    # 8.9 and 12.0 have one decimal: their float says which was written.
+    return found if isinstance(found, str) else f"{found:.1f}"
+
+
+def _gpu(raw: Mapping[str, Any]) -> Gpu:
+    sizes = ("memory", "l2_cache", "shared_memory_per_block", "shared_memory_per_sm")
+    return Gpu(
+        name=raw["name"],
+        compute_capability=_capability(raw["compute_capability"]),
+        sm_count=raw["sm_count"],
+        memory_bus_width=raw["memory_bus_width"],
+        ecc=raw["ecc"],
+        mig_profile=raw.get("mig_profile"),
+        **{size: size_in_bytes(raw[size]) for size in sizes},
+    )
+
+
+def _options(raw: Mapping[str, Any]) -> dict[str, object]:
+    """Builder options with sizes in bytes; options under a backend's name are left out."""
+    return {
+        name: size_in_bytes(value) if name in _size_options() else value
+        for name, value in raw.items()
+        if name not in BACKENDS
+    }
+
+
+def expand(
+    name: str, document: Document, targets: Mapping[str, Target], targets_file: str
+) -> tuple[Spec, list[Problem]]:
+    """A valid spec document to its matrix; what the schema cannot say is checked here."""
+    raw = cast("dict[str, Any]", document.value)
+    problems: list[Problem] = []
+    shared = _shared(raw, document, problems)
+    source = raw["model"]["source"]
+    cells = []
+    for variant in raw.get("variants", {"default": {}}):
+        own = raw.get("variants", {}).get(variant) or {}
+        own_place = Place(document, ("variants", variant))
+        chosen = {
+            key: (own[key], Place(document, (*own_place.path, key)))
+            for key in _SHARED
+            if key in own and key != "builder"
+        }
+        if "inputs" in own or "profiles" in own:
+            _one_way(own, own_place, problems)
+        else:
+            chosen.update({k: shared[k] for k in ("inputs", "profiles") if k in shared})
+        chosen.update({k: shared[k] for k in ("precision", "targets") if k in shared and k not in own})
+        builders = [shared["builder"]] if "builder" in shared else []
+        if "builder" in own:
+            builders.append((own["builder"], Place(document, (*own_place.path, "builder"))))
+        profiles, places = _profiles(chosen, problems)
+        if "targets" not in chosen:
+            problems.append(
+                own_place.problem("expected 'targets', here or for the whole file, found none")
+            )
+            continue
+        names, target_place = chosen["targets"]
+        for index, target_name in enumerate(names):
+            place = Place(document, (*target_place.path, index))
+            target = targets.get(target_name)
+            if target is None:
+                message = f"unknown target '{target_name}': {targets_file} has no such name"
+                problems.append(place.problem(message, did_you_mean(target_name, targets)))
+                continue
+            builder, option_places = _builder(builders, target)
+            cells.append(
+                Cell(
+                    variant=Variant(
+                        spec=name,
+                        name=variant,
+                        precision=chosen.get("precision", ("source", None))[0],
+                        profiles=profiles,
+                        builder=builder,
+                        target=target,
+                    ),
+                    profiles=places,
+                    target=place,
+                    builder={o: option_places.get(o, place) for o in builder},
+                )
+            )
+    spec = Spec(
+        name=name,
+        document=document,
+        source=PackageSource(package=source["package"], path=source["path"])
+        if "package" in source
+        else PathSource(path=source["path"]),
+        cells=tuple(cells),
+        checks=raw.get("checks", {}),
+    )
+    return spec, _once(problems)
+
+
+def _shared(
+    raw: Mapping[str, Any], document: Document, problems: list[Problem]
+) -> dict[str, tuple[Any, Place]]:
+    """What all variants have: `defaults`, or the same keys at the top of the file."""
+    defaults = raw.get("defaults", {})
+    _one_way(raw, Place(document, ()), problems)
+    _one_way(defaults, Place(document, ("defaults",)), problems)
+    shared = {}
+    for key in _SHARED:
+        if key in raw and key in defaults:
+            message = f"'{key}' stands here and at the top of the file"
+            problems.append(Place(document, ("defaults", key)).problem(message, "keep one of them"))
+        if key in raw:
+            shared[key] = (raw[key], Place(document, (key,)))
+        elif key in defaults:
+            shared[key] = (defaults[key], Place(document, ("defaults", key)))
+    return shared
+
+
+def _one_way(raw: Mapping[str, Any], place: Place, problems: list[Problem]) -> None:
+    if "inputs" in raw and "profiles" in raw:
+        message = "found both 'inputs' (one profile) and 'profiles' (several)"
+        problems.append(place.problem(message, "move 'inputs' into 'profiles'", "profiles"))
+
+
+def _profiles(
+    chosen: Mapping[str, tuple[Any, Place]], problems: list[Problem]
+) -> tuple[tuple[Profile, ...], tuple[Place, ...]]:
+    if "profiles" in chosen:
+        raw, place = chosen["profiles"]
+        each = [(item, Place(place.document, (*place.path, i))) for i, item in enumerate(raw)]
+    elif "inputs" in chosen:
+        each = [chosen["inputs"]]
+    else:
+        return (), ()
+    profiles = tuple(
+        {
+            name: read
+            for name, item in sorted(raw.items())
+            if (read := _input(item, Place(at.document, (*at.path, name)), problems))
+        }
+        for raw, at in each
+    )
+    return profiles, tuple(at for _, at in each)
+
+
+def _input(raw: Any, place: Place, problems: list[Problem]) -> InputRange | None:  # noqa: ANN401 - the schema checked it
+    if isinstance(raw, list):
+        raw = {"min": raw, "opt": raw, "max": raw}
+    if not raw:
+        problems.append(place.problem("expected min, opt and max, or values, found nothing"))
+        return None
+    shape = _range(raw, place, problems) if "min" in raw else None
+    values = None
+    if "values" in raw:
+        values = _range(raw["values"], Place(place.document, (*place.path, "values")), problems)
+    return InputRange(shape=shape, values=values) if shape or values else None
+
+
+def _range(raw: Mapping[str, Any], place: Place, problems: list[Problem]) -> ShapeRange | None:
+    bounds = {key: tuple(raw[key]) for key in ("min", "opt", "max")}
+    try:
+        return ShapeRange(**bounds)
+    except ValueError as error:
+        in_order = sorted(bounds.values(), key=lambda dims: (len(dims), dims))
+        hint = None
+        if "<=" in str(error):
+            lo, opt, hi = (list(dims) for dims in in_order)
+            if all(a <= b <= c for a, b, c in zip(lo, opt, hi, strict=True)):
+                hint = f"in order they are min: {lo}, opt: {opt}, max: {hi}"
+        problems.append(place.problem(str(error), hint, "opt"))
+        return None
+
+
+def _builder(
+    builders: list[tuple[Any, Place]], target: Target
+) -> tuple[dict[str, object], dict[str, Place]]:
+    """Options from the target, then the file, then the variant; of each, those of the backend
+    over those for all. The later one wins."""
+    merged = dict(target.builder)
+    places = {}
+    for raw, place in builders:
+        for part, path in (
+            (raw, place.path),
+            (raw.get(target.toolchain.backend, {}), (*place.path, target.toolchain.backend)),
+        ):
+            for name, value in _options(part).items():
+                merged[name] = value
+                places[name] = Place(place.document, (*path, name))
+    return merged, places
+
+
+def _once(problems: list[Problem]) -> list[Problem]:
+    # A shared profile is read for each variant that has it.
+    return list(dict.fromkeys(problems))

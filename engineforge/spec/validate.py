@@ -1,0 +1,148 @@
+"""A document against schema.json: every violation as a problem that says what was expected, what
+was found, and the nearest valid name."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from engineforge.errors import Problem
+from engineforge.spec.load import Document, Path
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
+
+KINDS = ("spec", "targets")
+
+
+@cache
+def schema_bytes() -> bytes:
+    return resources.files("engineforge.spec").joinpath("schema.json").read_bytes()
+
+
+def schema(kind: str) -> dict[str, Any]:
+    """The JSON Schema 2020-12 of one kind of file: `spec` or `targets`."""
+    whole: dict[str, Any] = json.loads(schema_bytes())
+    return {**whole, "$ref": f"#/$defs/{kind}"}
+
+
+@cache
+def _validator(kind: str) -> Draft202012Validator:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(schema(kind))
+
+
+def validate(kind: str, document: Document) -> list[Problem]:
+    """All problems of a document, in no particular order; none means that the values fit."""
+    return [
+        problem
+        for error in _validator(kind).iter_errors(document.value)
+        for problem in _problems(document, error)
+    ]
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The valid name that was probably meant, if one is close."""
+    close = difflib.get_close_matches(name.lower(), {n.lower(): n for n in names}, n=1, cutoff=0.6)
+    return next((n for n in names if close and n.lower() == close[0]), None)
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str | None:
+    """A hint that names the nearest valid name, or all of them where none is near."""
+    names = sorted(names)
+    if close := nearest(name, names):
+        return f"did you mean '{close}'?"
+    return f"there is: {', '.join(names)}" if names else None
+
+
+def describe(value: object) -> str:
+    """A found value in a few words."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return f"'{value}'"
+        case list():
+            return f"a list of {len(value)}"
+        case Mapping():
+            return "a mapping"
+    return repr(value)
+
+
+_TYPES = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "nothing",
+}
+
+
+def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
+    path: Path = tuple(error.absolute_path)
+    limit: Any = error.validator_value
+    found = describe(error.instance)
+    expected: str | None = None
+    hint: str | None = None
+    if isinstance(error.schema, Mapping):
+        expected = error.schema.get("x-expected")
+        hint = error.schema.get("x-hint")
+    match error.validator:
+        case "additionalProperties":
+            names = list(error.schema.get("properties", {}))  # type: ignore[union-attr]
+            for key in error.instance:
+                if key not in names:
+                    yield document.problem((*path, key), "unknown key", did_you_mean(key, names))
+            return
+        case "propertyNames":
+            yield document.problem(
+                (*path, str(error.instance)), f"expected {_names(error)} as a name, found {found}"
+            )
+            return
+        case "required":
+            for key in limit:
+                if key not in error.instance:
+                    yield document.problem(path, f"expected the key '{key}', found none", hint)
+            return
+        case "enum":
+            expected = expected or "one of " + ", ".join(f"'{each}'" for each in limit)
+            if isinstance(error.instance, str) and (close := nearest(error.instance, limit)):
+                hint = f"did you mean '{close}'?"
+        case "type":
+            kinds = [limit] if isinstance(limit, str) else list(limit)
+            expected = expected or " or ".join(_TYPES[kind] for kind in kinds)
+            if "string" in kinds and isinstance(error.instance, int | float) and not hint:
+                hint = f"write it in quotes: '{error.instance}', with all its digits"
+        case "minimum":
+            expected = expected or f"{limit} or more"
+        case "maximum":
+            expected = expected or f"{limit} or less"
+        case "minItems":
+            expected = expected or f"at least {limit} item{'s' if limit > 1 else ''}"
+        case "minProperties":
+            expected = expected or f"at least {limit} entr{'ies' if limit > 1 else 'y'}"
+        case "maxProperties":
+            expected = expected or f"at most {limit} entr{'ies' if limit > 1 else 'y'}"
+        case "uniqueItems":
+            expected = expected or "no item twice"
+        case "dependentRequired":
+            missing = {each for keys in limit.values() for each in keys} - set(error.instance)
+            expected, found = "min, opt and max together", "no " + " and no ".join(sorted(missing))
+    yield document.problem(path, f"expected {expected or error.message}, found {found}", hint)
+
+
+def _names(error: ValidationError) -> str:
+    parent = error.schema if isinstance(error.schema, Mapping) else {}
+    return str(parent.get("propertyNames", {}).get("x-expected", "another form"))

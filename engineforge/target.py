@@ -1,0 +1,78 @@
+"""Where an engine will run: backend, exact toolchain, and the identity of the GPU.
+
+Owns how two targets differ. Does not look at this host; `backends` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engineforge.digest import document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toolchain:
+    """The libraries that compile the engine: names and versions as their packages give them.
+
+    The ONNX parser comes in the same package as the builder, so the version covers it.
+    """
+
+    backend: str
+    version: str
+    cuda: str
+
+    def __str__(self) -> str:
+        return f"{self.backend} {self.version} (CUDA {self.cuda})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """What TensorRT itself compares of a GPU (NVIDIA/TensorRT#3829, #3911). Sizes in bytes."""
+
+    name: str
+    compute_capability: str
+    sm_count: int
+    memory: int
+    memory_bus_width: int
+    l2_cache: int
+    shared_memory_per_block: int
+    shared_memory_per_sm: int
+    ecc: bool
+    mig_profile: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A named place to run; the name is for people and in no key."""
+
+    name: str
+    toolchain: Toolchain
+    platform: str
+    compute_capabilities: tuple[str, ...] = ()
+    gpu: Gpu | None = None
+    driver: str | None = None
+    builder: Mapping[str, object]
+
+    def __post_init__(self) -> None:
+        if (self.gpu is None) == (not self.compute_capabilities):
+            raise ValueError("a target has either a GPU or a list of compute capabilities")
+
+    def identity(self) -> dict[str, object]:
+        """What of the target an engine depends on, as plain JSON; its toolchain stands beside it.
+
+        The builder options that a target carries reach a key with the other options.
+        """
+        whole: dict[str, object] = {"platform": self.platform}
+        if self.gpu is not None:
+            whole["gpu"] = document(self.gpu)
+        else:
+            whole["compute_capabilities"] = list(self.compute_capabilities)
+        if self.driver is not None:
+            whole["driver"] = self.driver
+        return whole
+
+
+def sorted_capabilities(found: list[str]) -> tuple[str, ...]:
+    """Compute capabilities in rising order; TensorRT-RTX gives equal bytes for every order."""
+    return tuple(sorted(set(found), key=lambda text: tuple(int(part) for part in text.split("."))))
