@@ -1,0 +1,49 @@
+"""What compiles an engine. A backend is a name in a target and a flavour of one module; the
+differences between flavours stand in `options` and `capability`, and at the top of `tensorrt`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from engineforge.errors import EngineForgeError
+from engineforge.spec.model import Profile
+from engineforge.target import Target, Toolchain
+
+
+class BuildError(EngineForgeError):
+    """The backend refused or failed; the message is TensorRT's own, with what led to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """All that one build needs: `model` is an ONNX file that loads where it stands, `builder` has
+    every option that the target honours."""
+
+    model: Path
+    profiles: Sequence[Profile]
+    builder: Mapping[str, object]
+    target: Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOutput:
+    """What the engine file holds, and what is known of the build besides (for the manifest)."""
+
+    size: int
+    sha256: str
+    layers: int
+    parse_seconds: float
+    build_seconds: float
+    toolchain: Mapping[str, str]
+    warnings: Sequence[str]
+
+
+class Backend(Protocol):
+    """`detect` loads nothing; `build` is called in a process of its own."""
+
+    def detect(self, name: str) -> Toolchain | None: ...
+
+    def build(self, request: BuildRequest, engine: Path, log: Path) -> BuildOutput: ...

@@ -1,0 +1,1 @@
+"""Plans and outcomes as text and as JSON. Pure: prints nothing."""

@@ -1,0 +1,1 @@
+"""Specs and targets: YAML files to values."""

@@ -1,0 +1,1 @@
+"""Where entries are kept: immutable, whole or not at all, and known by key."""

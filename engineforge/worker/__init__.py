@@ -1,0 +1,1 @@
+"""Carries plans out, with a child process for every build."""

@@ -19,9 +19,6 @@ from engineforge.errors import EngineForgeError
 from engineforge.spec.model import ModelInterface, TensorInterface
 from engineforge.stages.sources.skeleton import IN_FILE, Malformed, read_skeleton
 
-CANONICAL_FORMAT = 1
-"""Part of every `onnx` key: raised whenever `canonicalize` writes other bytes for a model."""
-
 # Names that exporters give to dimensions they know nothing of. Two of them are not one size, and
 # TensorRT would hold them equal.
 _NAMELESS = {"-1", "None", "none", "unk"}

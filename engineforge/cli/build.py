@@ -1,0 +1,107 @@
+"""`engineforge build`: plans, builds, and says how it goes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+from engineforge.cli import plan as plan_command
+from engineforge.cli import world
+from engineforge.errors import EngineForgeError, HostUnfit, SpecError
+from engineforge.project.plans import Plan
+from engineforge.worker.conditions import Conditions
+from engineforge.worker.outcome import Failed, Outcome, Skipped
+
+# A TensorRT-RTX build takes about one core, and four times its weights of memory.
+_MOST_JOBS = 4
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.dry_run:
+        args.versions = []
+        return plan_command.run(args)
+    started = time.monotonic()
+    specs = world.paths(args)
+    with world.project(args, specs) as project:
+        plan = project.plan(specs, world.selection(args), paranoid=args.paranoid)
+        if not args.json:
+            for note in plan.notes:
+                world.say(f"note: {note}")
+        if plan.problems and not args.keep_going:
+            if args.json:
+                _print_json(plan, [], project.store.faults)
+            raise SpecError(plan.problems)
+        world.say_problems(plan.problems)
+        outcomes = _carry_out(args, project, plan)
+        faults = list(project.store.faults)
+    if args.json:
+        _print_json(plan, outcomes, faults)
+    else:
+        _print_text(plan, outcomes, time.monotonic() - started)
+    return _exit_code(plan, outcomes)
+
+
+def _carry_out(args: argparse.Namespace, project: world.Project, plan: Plan) -> list[Outcome]:
+    if not plan.stale:
+        return project.build(plan, _conditions(args, {}, lambda _: None))
+    from engineforge.cli.progress import progress
+
+    if args.explain:
+        from engineforge.report import text
+
+        for line in text.plan_lines(plan, explain=True):
+            world.say(line)
+    expected = {each.label: each.seconds for each in plan.stale}
+    with progress(sys.stderr, os.environ, expected) as observe:
+        return project.build(plan, _conditions(args, world.about(project.root), observe))
+
+
+def _conditions(
+    args: argparse.Namespace, about: dict[str, object], observe: world.Observe
+) -> Conditions:
+    return Conditions(
+        jobs=args.jobs or min(_MOST_JOBS, os.cpu_count() or 1),
+        keep_going=args.keep_going,
+        timeout=args.timeout,
+        environment=os.environ,
+        about=about,
+        now=world.now,
+        observe=observe,
+    )
+
+
+def _print_json(plan: Plan, outcomes: list[Outcome], faults: list[object]) -> None:
+    from engineforge.report import data
+
+    if not outcomes:
+        plan = Plan(problems=plan.problems, notes=plan.notes, effort=plan.effort)
+    world.print_json(data.build(plan, outcomes, faults))
+
+
+def _print_text(plan: Plan, outcomes: list[Outcome], seconds: float) -> None:
+    from engineforge.report import text
+
+    width = max((len(each.label) for each in plan.variants), default=0)
+    for variant, outcome in zip(plan.variants, outcomes, strict=True):
+        if isinstance(outcome, Failed):
+            print(f"{variant.label:{width}}  failed in stage {outcome.stage}")
+        else:
+            print(f"{variant.label:{width}}  {text.outcome(outcome)}")
+    for variant, outcome in zip(plan.variants, outcomes, strict=True):
+        if isinstance(outcome, Failed):
+            for line in text.failure_lines(variant.label, outcome):
+                world.say(line)
+    sys.stdout.flush()
+    world.say(text.build_summary(outcomes, len(plan.problems), seconds))
+
+
+def _exit_code(plan: Plan, outcomes: list[Outcome]) -> int:
+    if plan.problems:
+        return SpecError.exit_code
+    if any(isinstance(each, Failed) for each in outcomes):
+        return EngineForgeError.exit_code
+    if outcomes and all(isinstance(each, Skipped) and each.unfit for each in outcomes):
+        return HostUnfit.exit_code
+    return 0

@@ -1,0 +1,157 @@
+"""`engineforge`: its arguments, and which command they mean."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from engineforge import __version__
+from engineforge.errors import EngineForgeError, SpecError
+
+_INTERRUPTED = 130
+
+_EPILOG = """\
+examples:
+  engineforge build specs                       build what is stale
+  engineforge plan specs --explain              say why it is stale
+  engineforge build specs/ocr.yaml --variant fp32 --target rtx-ada
+  engineforge show model.engine                 what is this engine?
+
+exit codes: 0 done, 1 a build failed, 2 bad usage or spec, 3 promotion refused, 4 store corrupt,
+5 this host cannot do it, 130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit; a bug stays a traceback."""
+    args = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run: Callable[[argparse.Namespace], int] = import_module(args.module).run
+        code = run(args)
+        sys.stdout.flush()
+    except SpecError as error:
+        print(error, file=sys.stderr)
+        count = len(error.problems)
+        print(f"{count} problem{'s' if count != 1 else ''}", file=sys.stderr)
+        code = error.exit_code
+    except EngineForgeError as error:
+        print(f"engineforge: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        code = _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone, which is how `| head` ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def parser() -> argparse.ArgumentParser:
+    whole = argparse.ArgumentParser(
+        prog="engineforge",
+        description="A declarative build system for NVIDIA TensorRT engines.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    whole.add_argument("--version", action="version", version=f"engineforge {__version__}")
+    commands = whole.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, module: str, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        made.set_defaults(module=f"engineforge.cli.{module}")
+        return made
+
+    check = command("check", "check", "validate specs against schema, models and targets")
+    _paths(check)
+
+    plan = command("plan", "plan", "say what is stale and why; builds nothing")
+    _paths(plan)
+    _selectors(plan)
+    plan.add_argument("--explain", action="store_true", help="name every leaf that changed")
+    plan.add_argument(
+        "--with",
+        dest="versions",
+        metavar="BACKEND=VERSION",
+        action="append",
+        default=[],
+        help="plan as if targets of this backend had this version, such as tensorrt=11.4.0.106",
+    )
+    plan.add_argument("--paranoid", action="store_true", help="trust nothing remembered, hash all")
+
+    build = command("build", "build", "build what is stale")
+    _paths(build)
+    _selectors(build)
+    build.add_argument("-j", "--jobs", type=_jobs, metavar="N", help="builds at once")
+    build.add_argument(
+        "--keep-going", action="store_true", help="build the rest when a spec or a build fails"
+    )
+    build.add_argument("--dry-run", action="store_true", help="plan only")
+    build.add_argument("--explain", action="store_true", help="say first why what is stale")
+    build.add_argument("--timeout", type=_seconds, metavar="S", help="seconds that a build may take")
+    build.add_argument("--paranoid", action="store_true", help="trust nothing remembered, hash all")
+
+    show = command("show", "show", "say what an engine is")
+    show.add_argument(
+        "what", metavar="WHAT", help="a spec, a folder of specs, an engine file, or a key's digits"
+    )
+    _selectors(show)
+    _common(show)
+
+    verify = command("verify", "verify", "hash every stored file again")
+    verify.add_argument(
+        "paths", nargs="*", metavar="SPEC", help="only entries of these specs (default: all)"
+    )
+    _common(verify)
+
+    schema = command("schema", "schema", "print the JSON Schema of specs or of targets.yaml")
+    schema.add_argument("kind", nargs="?", choices=("spec", "targets"), default="spec")
+
+    target = command("target", "target", "list targets, or print one for this host")
+    target.add_argument("action", choices=("list", "detect"), nargs="?", default="list")
+    _paths(target)
+
+    doctor = command("doctor", "doctor", "say what this host can build, and why not the rest")
+    _paths(doctor)
+    return whole
+
+
+def _paths(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "paths", nargs="*", metavar="SPEC", default=["specs"], help="specs or folders (default: specs)"
+    )
+    _common(made)
+
+
+def _common(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--cache", metavar="DIR", help="the cache (default: 'cache' beside the folder of the specs)"
+    )
+    made.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _selectors(made: argparse.ArgumentParser) -> None:
+    for name in ("variant", "target"):
+        made.add_argument(
+            f"--{name}", action="append", default=[], metavar="NAME", help=f"only this {name}"
+        )
+
+
+def _jobs(text: str) -> int:
+    return _at_least(int(text), 1)
+
+
+def _seconds(text: str) -> int:
+    return _at_least(int(text), 1)
+
+
+def _at_least(number: int, least: int) -> int:
+    if number < least:
+        raise argparse.ArgumentTypeError(f"expected {least} or more, found {number}")
+    return number

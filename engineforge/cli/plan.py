@@ -1,0 +1,42 @@
+"""`engineforge plan`."""
+
+from __future__ import annotations
+
+import argparse
+
+from engineforge.cli import world
+from engineforge.errors import SpecError, UsageError
+
+
+def run(args: argparse.Namespace) -> int:
+    specs = world.paths(args)
+    versions = _versions(args.versions)
+    with world.project(args, specs) as project:
+        plan = project.plan(
+            specs, world.selection(args), versions=versions, paranoid=args.paranoid
+        )
+    if args.json:
+        from engineforge.report import data
+
+        world.print_json(data.plan(plan))
+    else:
+        from engineforge.report import text
+
+        for line in text.plan_lines(plan, explain=args.explain):
+            print(line)
+        world.say_problems(plan.problems)
+        world.say(text.plan_summary(plan))
+    return SpecError.exit_code if plan.problems else 0
+
+
+def _versions(given: list[str]) -> dict[str, str]:
+    versions = {}
+    for pair in given:
+        backend, _, version = pair.partition("=")
+        if backend not in ("tensorrt", "tensorrt_rtx") or not version:
+            raise UsageError(
+                f"--with {pair}: expected a backend and a version",
+                hint="such as --with tensorrt=11.4.0.106 or --with tensorrt_rtx=1.8.0.1",
+            )
+        versions[backend] = version
+    return versions

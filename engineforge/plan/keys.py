@@ -1,0 +1,79 @@
+"""The keys of stages and plans: frozen values whose canonical JSON is hashed.
+
+What is not a field here does not reach an engine's address (see also cache-key tests). Changing a
+field's meaning means raising `KEY_FORMAT`, which makes every engine in the world stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engineforge.digest import Digest, digest_value, document
+from engineforge.spec.model import Profile, Variant
+
+KEY_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxKey:
+    """Importing an ONNX file: its bytes, and those of its external data in the graph's order."""
+
+    format: int = KEY_FORMAT
+    canonical: int
+    model: Digest
+    external: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRecipe:
+    """How an engine is to be built, whatever the model: all options with their values."""
+
+    profiles: tuple[Mapping[str, object], ...]
+    builder: Mapping[str, object]
+    target: Mapping[str, object]
+    toolchain: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineKey:
+    """Building an engine: the recipe, and the real digests of the model that it is built from."""
+
+    format: int = KEY_FORMAT
+    model: Digest
+    external: tuple[Digest, ...]
+    recipe: EngineRecipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanKey:
+    """The whole chain over the *source's* digests: computable before any stage has run.
+
+    `typed` is the recipe of the `typed` stage; None keeps the model's own types.
+    """
+
+    format: int = KEY_FORMAT
+    onnx: OnnxKey
+    typed: None = None
+    engine: EngineRecipe
+
+    def digest(self) -> Digest:
+        return digest_value(self)
+
+
+def recipe(variant: Variant, builder: Mapping[str, object]) -> EngineRecipe:
+    """The recipe of a variant, with builder options that were resolved to values."""
+    return EngineRecipe(
+        profiles=tuple(_profile(profile) for profile in variant.profiles),
+        builder=builder,
+        target=variant.target.identity(),
+        toolchain=document(variant.target.toolchain),
+    )
+
+
+def _profile(profile: Profile) -> dict[str, object]:
+    # What a profile leaves out is left out of the key: `values` came after `shape`.
+    return {
+        name: {k: v for k, v in document(given).items() if v is not None}
+        for name, given in profile.items()
+    }

@@ -1,0 +1,87 @@
+"""Decides, for each variant, whether it is up to date, and if not why. Pure: facts in, plan out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engineforge.digest import Digest, document
+from engineforge.plan.explain import Change, changes
+from engineforge.plan.keys import PlanKey
+
+
+@dataclass(frozen=True, slots=True)
+class NeverBuilt:
+    """No engine of this variant is known here."""
+
+    def __str__(self) -> str:
+        return "never built here"
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What differs from the plan that this variant last had."""
+
+    changes: tuple[Change, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(str(change) for change in self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class EntryMissing:
+    """It was built, and its entry is gone from the store (or was found broken)."""
+
+    stage: str
+    key: Digest
+
+    def __str__(self) -> str:
+        return f"its {self.stage} entry {self.key.short} is not in the store"
+
+
+Reason = NeverBuilt | Changed | EntryMissing
+
+
+@dataclass(frozen=True, slots=True)
+class UpToDate:
+    engine: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """`stages` are those that will run unless what they would make turns out to be there."""
+
+    reasons: tuple[Reason, ...]
+    stages: tuple[str, ...]
+
+
+State = UpToDate | Stale
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the store says of one variant.
+
+    `engine` is the engine that its plan led to before, `engine_there` whether that is still whole;
+    `imported` whether the `onnx` stage's entry is there; `last` the key document that the variant
+    last had.
+    """
+
+    engine: Digest | None
+    engine_there: bool
+    imported: bool
+    last: object | None
+
+
+def decide(key: PlanKey, facts: Facts) -> State:
+    """Up to date only if this very plan led to an engine and that engine is still there."""
+    if facts.engine is not None and facts.engine_there:
+        return UpToDate(facts.engine)
+    reasons: Sequence[Reason]
+    if facts.engine is not None:
+        reasons = (EntryMissing("engine", facts.engine),)
+    elif facts.last is None:
+        reasons = (NeverBuilt(),)
+    else:
+        reasons = (Changed(tuple(changes(facts.last, document(key)))),)
+    return Stale(tuple(reasons), ("engine",) if facts.imported else ("onnx", "engine"))

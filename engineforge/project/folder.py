@@ -1,0 +1,59 @@
+"""Which files of a folder are specs, what they are called, and where their targets are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from engineforge.errors import UsageError
+
+TARGETS = "targets.yaml"
+_NOT_SPECS = frozenset({TARGETS, "environments.yaml", "engineforge.yaml"})
+
+
+def find_root(paths: Sequence[Path]) -> Path:
+    """The specs folder of some specs: the nearest one, from them upwards, with a targets.yaml."""
+    roots = {}
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"'{path}' does not exist", hint="give spec files or their folder")
+        start = path if path.is_dir() else path.parent
+        # Not resolved where it can be helped: what is printed should be what was typed.
+        above = [start, *start.absolute().parents]
+        root = next((folder for folder in above if (folder / TARGETS).is_file()), None)
+        if root is None:
+            raise UsageError(
+                f"no '{TARGETS}' in '{start}' or above",
+                hint=f"the folder of the specs needs a '{TARGETS}' that names targets; "
+                "`engineforge target detect` prints one to begin with",
+            )
+        roots[root.resolve()] = root
+    if len(roots) != 1:
+        raise UsageError(f"the specs belong to several folders that each have a '{TARGETS}'")
+    return next(iter(roots.values()))
+
+
+def spec_files(paths: Sequence[Path]) -> list[Path]:
+    """The spec files named or contained, each once, by path."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        found.update(dict.fromkeys(_yaml_files(path) if path.is_dir() else [path]))
+    if not found:
+        raise UsageError(f"no specs (*.yaml) in '{paths[0]}'")
+    return sorted(found)
+
+
+def spec_name(file: Path, root: Path) -> str:
+    """A spec's name: its path below the specs folder, without the suffix."""
+    inside = Path(file).resolve().relative_to(root.resolve())
+    return inside.with_suffix("").as_posix()
+
+
+def _yaml_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _yaml_files(path)
+        elif path.suffix in (".yaml", ".yml") and path.name not in _NOT_SPECS:
+            yield path

@@ -1,0 +1,71 @@
+"""What planning a project gives: its variants with their states, problems, and what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from engineforge.digest import Digest
+from engineforge.errors import Problem
+from engineforge.plan.planner import Stale, State
+
+if TYPE_CHECKING:
+    from engineforge.worker.local import Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which variants of the specs are meant; empty means all."""
+
+    variants: frozenset[str] = frozenset()
+    targets: frozenset[str] = frozenset()
+
+    def takes(self, variant: PlannedVariant) -> bool:
+        return (not self.variants or variant.variant in self.variants) and (
+            not self.targets or variant.target in self.targets
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedVariant:
+    """One variant: its plan, and what this host and the past say of it.
+
+    `unfit` is why this host cannot build it; `seconds` the median of its last builds. A variant
+    that is known to be up to date was not read, and has no job.
+    """
+
+    spec: str
+    variant: str
+    target: str
+    plan: Digest
+    state: State
+    unfit: str | None = None
+    seconds: float | None = None
+    job: Job | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.spec}/{self.variant}@{self.target}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """What planning cost; a no-op costs none of it."""
+
+    files_hashed: int = 0
+    bytes_hashed: int = 0
+    specs_parsed: int = 0
+
+
+@dataclass(slots=True)
+class Plan:
+    """All selected variants of all specs, and the problems of those that could not be planned."""
+
+    variants: list[PlannedVariant] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    effort: Effort = field(default_factory=Effort)
+
+    @property
+    def stale(self) -> list[PlannedVariant]:
+        return [each for each in self.variants if isinstance(each.state, Stale)]

@@ -1,0 +1,145 @@
+"""A project: planned, and its plans carried out. Loads what it needs when it needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engineforge.errors import HostUnfit, UsageError
+from engineforge.plan.planner import UpToDate
+from engineforge.project.folder import TARGETS, spec_files, spec_name
+from engineforge.project.plans import Effort, Plan, Selection
+from engineforge.project.remembered import up_to_date
+from engineforge.store.index import Index
+from engineforge.store.local import LocalStore
+from engineforge.worker.conditions import Conditions
+from engineforge.worker.outcome import ENGINE, Outcome, Reused, Skipped
+
+if TYPE_CHECKING:  # a no-op build loads none of these
+    from engineforge.project.reading import Reader
+    from engineforge.target import Target
+    from engineforge.worker.importer import Importer
+
+
+class Project:
+    """Specs in `root` and the cache. `said` is told at once of whatever is broken in the store.
+
+    A context manager: its end saves what was found out to the index.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        cache: Path,
+        environment: Mapping[str, str],
+        said: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.root = root
+        self.store = LocalStore(cache, said)
+        self.index = Index(cache)
+        self._environment = environment
+        self._importer: Importer | None = None
+        self._exit = contextlib.ExitStack()
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._exit.close()
+        if self.index.changed:
+            # An index that cannot be written costs time, later; nothing else.
+            with contextlib.suppress(OSError, HostUnfit):
+                self.store.create()
+                self.index.save(self.store.root / "staging")
+
+    def plan(
+        self,
+        paths: Sequence[Path],
+        selection: Selection,
+        *,
+        versions: Mapping[str, str] | None = None,
+        paranoid: bool = False,
+    ) -> Plan:
+        """Plan the selected variants of the specs named or contained in `paths`.
+
+        `versions` plans for other toolchain versions, by backend; `paranoid` trusts nothing that
+        was remembered. SpecError where targets.yaml is wrong; problems of specs are in the plan.
+        """
+        if paranoid:
+            self.index.forget()
+        plan, reader = Plan(), None
+        targets = self.index.digest(self.root / TARGETS)
+        known_variants: set[str] = set()
+        known_targets: set[str] = set()
+        for file in spec_files(paths):
+            name = spec_name(file, self.root)
+            planned = None
+            if not versions:
+                planned = up_to_date(self.store, self.index, file, name, targets)
+            if planned is None:
+                if reader is None:
+                    self._made_importer().start()
+                    reader = self._reader(versions or {})
+                planned = reader.read(file, name, targets, plan)
+            plan.variants += filter(selection.takes, planned)
+            known_variants.update(each.variant for each in planned)
+            known_targets.update(each.target for each in planned)
+        if not plan.problems:
+            _must_exist("variant", selection.variants, known_variants)
+            _must_exist("target", selection.targets, known_targets)
+        plan.effort = Effort(
+            files_hashed=self.index.files_hashed,
+            bytes_hashed=self.index.bytes_hashed,
+            specs_parsed=reader.parsed if reader else 0,
+        )
+        return plan
+
+    def build(self, plan: Plan, conditions: Conditions) -> list[Outcome]:
+        """Carry a plan out: an outcome for each of its variants, in their order."""
+        jobs = {v.label: v.job for v in plan.stale if v.job is not None and v.unfit is None}
+        outcomes: dict[str, Outcome] = {}
+        if jobs:
+            from engineforge.worker.local import Worker
+
+            with self.store.session() as session:
+                importer = self._made_importer()
+                worker = Worker(self.store, session, self.index, importer, conditions)
+                outcomes = dict(zip(jobs, worker.run(list(jobs.values())), strict=True))
+        for variant in plan.variants:
+            if isinstance(variant.state, UpToDate):
+                engine = variant.state.engine
+                path = self.store.entry_path("engine", engine) / ENGINE
+                outcomes[variant.label] = Reused(engine=engine, path=path, why="nothing changed")
+            elif variant.unfit is not None:
+                outcomes[variant.label] = Skipped(why=variant.unfit, unfit=True)
+        return [outcomes[variant.label] for variant in plan.variants]
+
+    def targets(self) -> dict[str, Target]:
+        """The targets of this project, by name; SpecError where their file is wrong."""
+        return self._reader({}).targets()
+
+    def _reader(self, versions: Mapping[str, str]) -> Reader:
+        from engineforge.project.reading import Reader
+
+        return Reader(self.root, self.store, self.index, self._made_importer(), versions)
+
+    def _made_importer(self) -> Importer:
+        """Once started, its process loads ONNX while this one loads the schema and parses."""
+        if self._importer is None:
+            from engineforge.worker.importer import Importer
+
+            folder = self._exit.enter_context(tempfile.TemporaryDirectory())
+            self._importer = Importer(Path(folder), self._environment)
+            self._exit.callback(self._importer.close)
+        return self._importer
+
+
+def _must_exist(what: str, asked: Iterable[str], names: set[str]) -> None:
+    from engineforge.spec.validate import did_you_mean
+
+    for name in sorted(asked):
+        if name not in names:
+            raise UsageError(f"no spec has a {what} '{name}'", hint=did_you_mean(name, names))

@@ -1,0 +1,199 @@
+"""From the text of a spec to planned variants: parsed, validated, checked against its model."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from engineforge.backends import host
+from engineforge.backends.capability import lacks, unknown_capabilities
+from engineforge.backends.options import refusals, resolve
+from engineforge.digest import Digest, digest_value
+from engineforge.errors import EngineForgeError, Problem, SpecError
+from engineforge.plan.keys import OnnxKey, PlanKey, recipe
+from engineforge.plan.planner import Facts, decide
+from engineforge.project.folder import TARGETS
+from engineforge.project.plans import Plan, PlannedVariant
+from engineforge.project.remembered import model_digests, remember
+from engineforge.spec.check import check_cell
+from engineforge.spec.load import Document, load
+from engineforge.spec.matrix import Cell, Place, Spec, expand, parse_targets
+from engineforge.spec.model import ModelInterface
+from engineforge.spec.validate import validate
+from engineforge.stages.sources import CANONICAL_FORMAT
+from engineforge.stages.sources.locate import locate
+from engineforge.store.index import Index, stat_of
+from engineforge.store.local import LocalStore
+from engineforge.store.trust import whole
+from engineforge.target import Target
+from engineforge.worker.importer import Importer
+from engineforge.worker.local import Job
+from engineforge.worker.wire import read_interface
+
+
+class Reader:
+    """Reads the specs of one folder; its targets once. Counts the texts that it parsed."""
+
+    def __init__(
+        self,
+        root: Path,
+        store: LocalStore,
+        index: Index,
+        importer: Importer,
+        versions: Mapping[str, str],
+    ) -> None:
+        self._root, self._store, self._index = root, store, index
+        self._importer, self._versions = importer, versions
+        self._targets: dict[str, Target] | None = None
+        self.parsed = 0
+
+    def targets(self) -> dict[str, Target]:
+        """The targets by name; SpecError where their file is wrong: nothing is planned then."""
+        if self._targets is None:
+            problems: list[Problem] = []
+            targets: dict[str, Target] = {}
+            document = self._document(self._root / TARGETS, "targets", problems)
+            if document is not None:
+                targets, found = parse_targets(document)
+                problems += found
+            if problems:
+                raise SpecError(problems)
+            self._targets = {name: self._versioned(each) for name, each in targets.items()}
+        return self._targets
+
+    def _versioned(self, target: Target) -> Target:
+        chain = target.toolchain
+        version = self._versions.get(chain.backend, chain.version)
+        return replace(target, toolchain=replace(chain, version=version))
+
+    def read(self, file: Path, name: str, targets: Digest, plan: Plan) -> list[PlannedVariant]:
+        """The planned variants of a spec; none where it has problems, which `plan` is given."""
+        document = self._document(file, "spec", plan.problems)
+        if document is None:
+            return []
+        spec, problems = expand(name, document, self.targets(), str(self._root / TARGETS))
+        at_source = Place(document, ("model", "source", "path"))
+        try:
+            model = locate(spec.source, file.parent)
+            digests, interface = self._inspected(model)
+        except EngineForgeError as error:
+            plan.problems += [*problems, at_source.problem(error.args[0], error.hint)]
+            return []
+        except OSError as error:
+            message = f"'{error.filename}' cannot be read: {error.strerror}"
+            plan.problems += [*problems, at_source.problem(message)]
+            return []
+        for cell in spec.cells:
+            problems += check_cell(cell, interface)
+            problems += _backend_problems(cell, interface)
+        if problems:
+            plan.problems += dict.fromkeys(problems)
+            return []
+        plan.notes += _notes(spec)
+        stats = {path: stat_of(path) for path in digests}
+        variants = []
+        for cell in spec.cells:
+            external = {each: digests[model.parent / each] for each in interface.external}
+            job = Job(
+                variant=cell.variant,
+                key=_plan_key(cell, digests[model], external),
+                model=model,
+                external=external,
+                interface=interface,
+                stats=stats,
+            )
+            variants.append(self._planned(job))
+        if not self._versions:
+            remember(
+                self._index,
+                name=name,
+                spec=self._index.digest(file),
+                targets=targets,
+                source=spec.source,
+                digests=digests,
+                variants=variants,
+            )
+        return variants
+
+    def _document(self, file: Path, kind: str, problems: list[Problem]) -> Document | None:
+        """A file's text as values that fit the schema, or None with its problems added."""
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            problems.append(Problem(file=str(file), message=f"cannot be read: {error.strerror}"))
+            return None
+        self.parsed += 1
+        document, found = load(str(file), data)
+        if document is not None:
+            said = {problem.path for problem in found}
+            found += [each for each in validate(kind, document) if each.path not in said]
+        problems += found
+        return None if found else document
+
+    def _inspected(self, model: Path) -> tuple[dict[Path, Digest], ModelInterface]:
+        """Digests of all files of a model, and its interface: remembered, or looked at now."""
+        digests, interface = model_digests(self._index, model)
+        if interface is None or not self._index.model(digest_value(list(digests.values()))):
+            said = self._importer.ask({"op": "inspect", "model": model})
+            interface = json.dumps(said).encode()
+            self._index.know_model(digests[model], interface)
+            digests, _ = model_digests(self._index, model)
+            # That the external data is as long as the model says holds for these very files.
+            self._index.know_model(digest_value(list(digests.values())), b"inspected")
+        return digests, read_interface(json.loads(interface))
+
+    def _planned(self, job: Job) -> PlannedVariant:
+        variant = job.variant
+        history = self._index.history(variant.label)
+        return PlannedVariant(
+            spec=variant.spec,
+            variant=variant.name,
+            target=variant.target.name,
+            plan=job.key.digest(),
+            state=decide(job.key, self._facts(job, history.plan if history else None)),
+            unfit=host.why_not(variant.target),
+            seconds=statistics.median(history.seconds) if history and history.seconds else None,
+            job=job,
+        )
+
+    def _facts(self, job: Job, last: str | None) -> Facts:
+        plan = job.key.digest()
+        record = self._store.plan_record(plan)
+        engine = record.entries.get("engine") if record else None
+        there = engine is not None and whole(self._store, self._index, "engine", engine)
+        if engine is not None and there:
+            self._index.know_engine_of(plan.hex, engine.hex)
+            self._index.know_history(job.variant.label, plan.hex, None)
+        before = self._store.plan_record(Digest(f"sha256:{last}")) if last else None
+        return Facts(
+            engine=engine,
+            engine_there=bool(there),
+            imported=self._store.get("onnx", digest_value(job.key.onnx)) is not None,
+            last=before.key_document if before else None,
+        )
+
+
+def _plan_key(cell: Cell, model: Digest, external: Mapping[str, Digest]) -> PlanKey:
+    onnx = OnnxKey(canonical=CANONICAL_FORMAT, model=model, external=tuple(external.values()))
+    builder = resolve(cell.variant.builder, cell.variant.target)
+    return PlanKey(onnx=onnx, engine=recipe(cell.variant, builder))
+
+
+def _backend_problems(cell: Cell, interface: ModelInterface) -> list[Problem]:
+    target = cell.variant.target
+    refused = refusals(cell.variant.builder, target)
+    lacking = (*unknown_capabilities(target), *lacks(interface, target))
+    return [
+        *(cell.builder[each.option].problem(each.message, each.hint) for each in refused),
+        *(cell.target.problem(each.message, each.hint) for each in lacking),
+    ]
+
+
+def _notes(spec: Spec) -> list[str]:
+    if not spec.checks:
+        return []
+    checks = " and ".join(sorted(spec.checks))
+    return [f"{spec.document.file}: checks ({checks}) are validated, and not run by this version"]

@@ -1,0 +1,156 @@
+"""Plans, outcomes and manifests as lines for people: one fact a line, easy to grep."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from engineforge.plan.planner import Changed, Stale, UpToDate
+from engineforge.project.plans import Plan, PlannedVariant
+from engineforge.store.local import Entry
+from engineforge.worker.outcome import Built, Failed, Outcome, Reused, Skipped
+
+_FEW_CHANGES = 2
+_SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+def size(count: int) -> str:
+    for unit, name in _SIZES:
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} B"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 10:  # noqa: PLR2004 - tenths are noise above
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def plan_lines(plan: Plan, *, explain: bool) -> Iterator[str]:
+    """A line for each variant, and with `explain` one for each leaf that changed."""
+    width = max((len(each.label) for each in plan.variants), default=0)
+    for variant in plan.variants:
+        if isinstance(variant.state, UpToDate):
+            yield f"up to date  {variant.label:{width}}  engine {variant.state.engine.short}"
+            continue
+        what = "unfit host" if variant.unfit else "stale"
+        why = "; ".join(_reasons(variant, explain=explain))
+        expected = f" (about {duration(variant.seconds)})" if variant.seconds else ""
+        runs = " → ".join(variant.state.stages)
+        yield f"{what:10}  {variant.label:{width}}  {why}; runs {runs}{expected}"
+        if explain:
+            yield from _explained(variant)
+        if variant.unfit:
+            yield f"{'':12}{'':{width}}  not here: {variant.unfit}"
+
+
+def _reasons(variant: PlannedVariant, *, explain: bool) -> Iterator[str]:
+    if not isinstance(variant.state, Stale):
+        return
+    for reason in variant.state.reasons:
+        if isinstance(reason, Changed):
+            count = len(reason.changes)
+            if explain or count > _FEW_CHANGES:
+                yield f"{count} thing{'s' if count > 1 else ''} changed"
+                continue
+        yield str(reason)
+
+
+def _explained(variant: PlannedVariant) -> Iterator[str]:
+    if isinstance(variant.state, Stale):
+        for reason in variant.state.reasons:
+            if isinstance(reason, Changed):
+                yield from (f"            {change}" for change in reason.changes)
+
+
+def plan_summary(plan: Plan) -> str:
+    stale = plan.stale
+    here = [each for each in stale if each.unfit is None]
+    parts = [f"{len(plan.variants)} variants", f"{len(plan.variants) - len(stale)} up to date"]
+    parts.append(f"{len(here)} to build")
+    if len(here) != len(stale):
+        parts.append(f"{len(stale) - len(here)} that this host cannot build")
+    known = [each.seconds for each in here if each.seconds is not None]
+    if known:
+        unknown = len(here) - len(known)
+        beside = f" and {unknown} never timed" if unknown else ""
+        parts.append(f"about {duration(sum(known))} of building{beside}")
+    return ", ".join(parts)
+
+
+def outcome(found: Outcome) -> str:
+    match found:
+        case Built(seconds=seconds, path=path):
+            return f"built in {duration(seconds)}  {path}"
+        case Reused(path=path, why="nothing changed"):
+            return f"up to date  {path}"
+        case Reused(path=path, why=why):
+            return f"reused, {why}  {path}"
+        case Failed(stage=stage, error=error):
+            return f"failed in stage {stage}: {error}"
+        case Skipped(why=why):
+            return f"skipped: {why}"
+
+
+def failure_lines(label: str, failed: Failed) -> Iterator[str]:
+    """A failure with the end of its log."""
+    yield f"{label}: failed in stage {failed.stage}: {failed.error}"
+    if failed.log:
+        yield "  the end of its log:"
+        yield from (f"  | {line}" for line in failed.log)
+
+
+def build_summary(outcomes: Sequence[Outcome], problems: int, seconds: float) -> str:
+    counts = Counter(type(each).__name__ for each in outcomes)
+    parts = [f"{counts['Built']} built", f"{counts['Reused']} reused"]
+    parts += [f"{counts[name]} {name.lower()}" for name in ("Failed", "Skipped") if counts[name]]
+    if problems:
+        parts.append(f"{problems} problem{'s' if problems > 1 else ''} in specs")
+    if not counts["Built"] and not counts["Failed"] and not counts["Skipped"] and not problems:
+        return f"nothing to do: {len(outcomes)} variants are up to date"
+    return f"{len(outcomes)} variants: {', '.join(parts)} in {duration(seconds)}"
+
+
+def entry_lines(entry: Entry) -> Iterator[str]:
+    """What an entry is: what it was built from, how, where and when."""
+    manifest, record = entry.manifest, entry.manifest.record
+    if "spec" in record:
+        yield f"{record['spec']}/{record['variant']}@{record['target']}"
+    yield f"  {manifest.stage:10} {manifest.key}"
+    for name, file in manifest.files.items():
+        yield f"  file       {entry.file(name)}  {size(file.size)}  {file.sha256}"
+    if manifest.stage == "engine":
+        yield from _engine_lines(manifest.key_document, record)
+
+
+def _engine_lines(key: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
+    recipe = key["recipe"]
+    chain = recipe["toolchain"]
+    yield f"  model      {record.get('source', '?')}  canonical {key['model']}"
+    for word in ("inputs", "outputs"):
+        for tensor in record.get(word, ()):
+            yield f"  {word[:-1]:10} {tensor}"
+    yield f"  toolchain  {chain['backend']} {chain['version']}, CUDA {chain['cuda']}"
+    target = recipe["target"]
+    capabilities = ", ".join(target.get("compute_capabilities", ())) or target["gpu"]["name"]
+    yield f"  target     {capabilities}, {target['platform']}"
+    for index, profile in enumerate(recipe["profiles"]):
+        for name, given in profile.items():
+            for kind, bounds in given.items():
+                shown = " ≤ ".join(str(bounds[each]) for each in ("min", "opt", "max"))
+                yield f"  profile {index}  {name} {kind} {shown}"
+    for name, value in recipe["builder"].items():
+        if value is not None:
+            yield f"  builder    {name} = {value}"
+    where = f"on {record['host']}" if "host" in record else ""
+    yield f"  built      {record.get('started', '?')} {where} in {record.get('seconds', '?')} s"
+    if "git" in record:
+        yield f"  specs at   {record['git']}"
+    for warning in record.get("warnings", ()):
+        yield f"  warning    {warning}"

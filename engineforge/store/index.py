@@ -1,0 +1,234 @@
+"""What need not be found out again: digests of files, parsed specs, known plans, durations.
+
+One file, written whole, that may be deleted at any time and is dropped at any doubt. Each record
+proves itself by what it is filed under, so two processes that save lose work at the worst.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from engineforge.digest import Digest, digest_file
+from engineforge.store import files
+
+_FORMAT = 1
+_HEADER = b"engineforge index\n"
+_KEPT = 200_000
+_COARSE_NS = 2_000_000_000
+
+Stat = tuple[int, int, int, int, int]
+"""device, inode, size, mtime_ns, ctime_ns: ctime cannot be set by hand (bazel#14723)."""
+
+
+class PlannedSpec(msgspec.Struct, array_like=True, frozen=True):
+    """What planning a spec came to: name, target and plan key of each of its variants."""
+
+    variants: list[str]
+    targets: list[str]
+    keys: list[str]
+
+
+class SpecFacts(msgspec.Struct, array_like=True, frozen=True):
+    """What of a spec's text names other files: its source, as (package or '', path)."""
+
+    package: str
+    path: str
+
+
+class KnownEntry(msgspec.Struct, array_like=True, frozen=True):
+    """An entry whose files were hashed: their names and stats at that time."""
+
+    key: str
+    files: list[tuple[str, Stat]]
+
+
+class History(msgspec.Struct, array_like=True, frozen=True):
+    """Of one variant: the plan key that it last had, and how long its last builds took."""
+
+    plan: str
+    seconds: list[float]
+
+
+class _Data(msgspec.Struct, array_like=True):
+    format: int = _FORMAT
+    digests: dict[str, tuple[Stat, str]] = {}
+    specs: dict[str, SpecFacts] = {}
+    planned: dict[str, PlannedSpec] = {}
+    models: dict[str, bytes] = {}
+    entries: dict[str, KnownEntry] = {}
+    history: dict[str, History] = {}
+
+
+class Index:
+    """In memory from `load` to `save`. Counts what had to be hashed, in files and bytes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._file = root / "index"
+        self._data, self._loaded = self._read()
+        self._new = _Data()
+        self.files_hashed = 0
+        self.bytes_hashed = 0
+
+    def _read(self) -> tuple[_Data, Stat | None]:
+        try:
+            stat = stat_of(self._file)
+            raw = self._file.read_bytes()
+            head = len(_HEADER)
+            if raw[:head] != _HEADER or int.from_bytes(raw[head : head + 4], "big") != zlib.crc32(
+                raw[head + 4 :]
+            ):
+                return _Data(), None
+            data = msgspec.msgpack.decode(raw[head + 4 :], type=_Data)
+        except (OSError, msgspec.MsgspecError):
+            return _Data(), None
+        return (data, stat) if data.format == _FORMAT else (_Data(), None)
+
+    def save(self, staging: Path) -> None:
+        """Write what is new over what is there, also where another process wrote meanwhile."""
+        with files.lock(self._root / "staging" / "locks" / "index.lock", "index"):
+            if _stat_or_none(self._file) != self._loaded:
+                self._data, _ = self._read()
+            for name in _Data.__struct_fields__[1:]:
+                table, new = getattr(self._data, name), getattr(self._new, name)
+                for key, value in new.items():
+                    table.pop(key, None)  # what was used last stands last
+                    table[key] = value
+                for key in list(table)[: max(0, len(table) - _KEPT)]:
+                    del table[key]
+            body = msgspec.msgpack.encode(self._data)
+            checksum = zlib.crc32(body).to_bytes(4, "big")
+            files.replace(self._file, _HEADER + checksum + body, staging, durable=False)
+            self._loaded = _stat_or_none(self._file)
+
+    @property
+    def changed(self) -> bool:
+        return any(getattr(self._new, name) for name in _Data.__struct_fields__[1:])
+
+    def forget(self) -> None:
+        """Trust nothing of what was remembered, but the durations of builds."""
+        history = self._data.history
+        self._data = _Data(history=history)
+
+    def digest(self, path: Path) -> Digest:
+        """A file's sha256: remembered if its stat is the same, else hashed. OSError as `open`."""
+        stat = stat_of(path)
+        known = self._known_digest(stat)
+        if known is not None:
+            return known
+        clock = self._clock(stat[0])
+        digest = digest_file(path)
+        self.files_hashed += 1
+        self.bytes_hashed += stat[2]
+        if stat_of(path) == stat and _settled(stat, clock):
+            self._new.digests[f"{stat[0]}:{stat[1]}"] = (stat, str(digest))
+        return digest
+
+    def _known_digest(self, stat: Stat) -> Digest | None:
+        name = f"{stat[0]}:{stat[1]}"
+        known = self._new.digests.get(name) or self._data.digests.get(name)
+        return Digest(known[1]) if known and tuple(known[0]) == stat else None
+
+    def _clock(self, device: int) -> tuple[int, bool]:
+        """The time of the file system that holds `device`: a new file's own ctime if the cache is
+        on it (then True), else this host's clock."""
+        probe = self._root / "staging" / f"clock-{os.getpid()}-{time.monotonic_ns()}"
+        try:
+            probe.touch(exist_ok=False)
+            made = probe.stat()
+            probe.unlink()
+        except OSError:
+            return time.time_ns(), False
+        return (made.st_ctime_ns, True) if made.st_dev == device else (time.time_ns(), False)
+
+    def wait_until_settled(self, stats: Iterable[Stat]) -> bool:
+        """Wait a moment until the clock of the cache's file system has moved on past these files,
+        so that any later change shows in their ctime. False where that takes too long."""
+        newest = max(stats, key=lambda stat: stat[4], default=None)
+        for _ in range(50):
+            if newest is None or _settled(newest, self._clock(newest[0])):
+                return True
+            time.sleep(0.002)
+        return False
+
+    def entry_is_known(self, stage: str, key: str, folder: Path) -> bool:
+        """Whether an entry's files were hashed before, and none was touched since."""
+        known = self._new.entries.get(f"{stage}/{key}") or self._data.entries.get(f"{stage}/{key}")
+        if known is None:
+            return False
+        try:
+            return all(stat_of(folder / name) == tuple(stat) for name, stat in known.files)
+        except OSError:
+            return False
+
+    def know_entry(self, stage: str, key: str, folder: Path) -> None:
+        """Remember an entry whose files have just been hashed (or written) and match."""
+        stats = [(name, stat_of(folder / name)) for name in sorted(os.listdir(folder))]
+        if self.wait_until_settled(stat for _, stat in stats):
+            self._new.entries[f"{stage}/{key}"] = KnownEntry(key, stats)
+
+    def engine_of(self, plan: str) -> str | None:
+        """The engine key that a plan is known to have led to."""
+        known = self._new.entries.get(f"plan/{plan}") or self._data.entries.get(f"plan/{plan}")
+        return known.key if known else None
+
+    def know_engine_of(self, plan: str, engine: str) -> None:
+        self._new.entries[f"plan/{plan}"] = KnownEntry(engine, [])
+
+    def spec(self, fingerprint: str) -> SpecFacts | None:
+        return self._data.specs.get(fingerprint)
+
+    def know_spec(self, fingerprint: str, facts: SpecFacts) -> None:
+        self._new.specs[fingerprint] = facts
+
+    def planned(self, fingerprint: str) -> PlannedSpec | None:
+        return self._data.planned.get(fingerprint)
+
+    def know_planned(self, fingerprint: str, planned: PlannedSpec) -> None:
+        self._new.planned[fingerprint] = planned
+
+    def model(self, digest: str) -> bytes | None:
+        """What inspecting the model with this digest said, as JSON."""
+        return self._new.models.get(digest) or self._data.models.get(digest)
+
+    def know_model(self, digest: str, interface: bytes) -> None:
+        self._new.models[str(digest)] = interface
+
+    def history(self, label: str) -> History | None:
+        return self._new.history.get(label) or self._data.history.get(label)
+
+    def know_history(self, label: str, plan: str, seconds: float | None) -> None:
+        before = self.history(label)
+        times = [*(before.seconds if before else []), *([] if seconds is None else [seconds])]
+        if before is None or before.plan != plan or seconds is not None:
+            self._new.history[label] = History(plan, times[-5:])
+
+
+def stat_of(path: Path) -> Stat:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _stat_or_none(path: Path) -> Stat | None:
+    try:
+        return stat_of(path)
+    except OSError:
+        return None
+
+
+def _settled(stat: Stat, clock: tuple[int, bool]) -> bool:
+    """Whether a change from now on must give the file another stat.
+
+    On the cache's own file system that is so once its clock has moved on past the file's; elsewhere
+    its granularity is unknown, and 2 s (FAT's) are taken, by this host's clock.
+    """
+    now, same_file_system = clock
+    if same_file_system:
+        return stat[4] < now
+    return max(stat[3], stat[4]) + _COARSE_NS <= now

@@ -1,0 +1,244 @@
+"""The store in a folder: immutable entries by stage and key, and plan records.
+
+A reader sees a whole entry or none. What is broken is moved to `quarantine/`, said, and a miss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from engineforge.digest import Digest, digest_file, digest_value
+from engineforge.errors import HostUnfit
+from engineforge.store import files
+from engineforge.store.manifest import BadManifest, Manifest, PlanRecord, StoredFile
+
+MANIFEST = "manifest.json"
+_ENTRIES, _PLANS = "entries-v1", "plans-v1"
+# https://bford.info/cachedir/
+_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is EngineForge's cache.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something broken in the store, and where it was moved to."""
+
+    what: str
+    moved_to: Path | None
+
+    def __str__(self) -> str:
+        return f"{self.what}; moved to '{self.moved_to}'" if self.moved_to else self.what
+
+
+class LocalStore:
+    """`said` is told of every fault at once, and `faults` keeps them."""
+
+    def __init__(self, root: Path, said: Callable[[str], None] = lambda _: None) -> None:
+        self.root = root
+        self.faults: list[Fault] = []
+        self._said = said
+
+    def create(self) -> None:
+        """Make the folder and its tag; HostUnfit where it cannot be written."""
+        try:
+            files.make_folder(self.root / "staging")
+            if not (tag := self.root / "CACHEDIR.TAG").exists():
+                with contextlib.suppress(FileExistsError):
+                    files.write_new(tag, _TAG)
+        except OSError as error:
+            raise HostUnfit(
+                f"the cache '{self.root}' cannot be written: {error.strerror}",
+                hint="give another one with --cache, or make room",
+            ) from error
+
+    def entry_path(self, stage: str, key: Digest) -> Path:
+        return self.root / _ENTRIES / stage / key.hex[:2] / key.hex
+
+    def plan_path(self, key: Digest) -> Path:
+        return self.root / _PLANS / key.hex[:2] / f"{key.hex}.json"
+
+    def get(self, stage: str, key: Digest) -> Entry | None:
+        """The entry if it is there whole: manifest sound, files present and of their sizes."""
+        path = self.entry_path(stage, key)
+        try:
+            manifest = Manifest.from_bytes((path / MANIFEST).read_bytes())
+            if manifest.key != key or manifest.stage != stage:
+                raise BadManifest("it is the manifest of another entry")
+            for name, file in manifest.files.items():
+                size = (path / name).stat().st_size
+                if size != file.size:
+                    raise BadManifest(f"'{name}' has {size} bytes, expected {file.size}")
+        except BadManifest as error:
+            self.quarantine(stage, key, str(error))
+            return None
+        except FileNotFoundError as error:
+            if path.exists():
+                self.quarantine(stage, key, f"'{Path(error.filename).name}' is missing")
+            return None
+        return Entry(path, manifest)
+
+    def broken_files(self, entry: Entry) -> list[str]:
+        """Every file of an entry hashed again: what does not match its manifest."""
+        broken = []
+        for name, file in entry.manifest.files.items():
+            try:
+                found = digest_file(entry.file(name))
+            except OSError as error:
+                broken.append(f"'{name}' cannot be read: {error.strerror}")
+                continue
+            if found != file.sha256:
+                broken.append(f"'{name}' is {found.short}…, expected {file.sha256.short}…")
+        return broken
+
+    def quarantine(self, stage: str, key: Digest, why: str) -> None:
+        """Move a broken entry out of the way, so that it is a miss from now on."""
+        self._aside(self.entry_path(stage, key), f"{stage} entry {key.short} is corrupt: {why}")
+
+    def _aside(self, path: Path, what: str) -> None:
+        moved = None
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                moved = files.move_aside(path, self.root / "quarantine")
+            except PermissionError:
+                what += " (and cannot be moved: the cache is read-only)"
+        fault = Fault(what, moved)
+        self.faults.append(fault)
+        self._said(str(fault))
+
+    def plan_record(self, key: Digest) -> PlanRecord | None:
+        """What a plan led to, if it was carried out here."""
+        path = self.plan_path(key)
+        try:
+            record = PlanRecord.from_bytes(path.read_bytes())
+            if record.key != key:
+                raise BadManifest("it is the record of another plan")
+        except FileNotFoundError:
+            return None
+        except BadManifest as error:
+            self._aside(path, f"plan record {key.short} is corrupt: {error}")
+            return None
+        return record
+
+    def plan_records(self, digits: str) -> Iterator[PlanRecord]:
+        """Every plan record whose key begins with these hexadecimal digits."""
+        for path in sorted((self.root / _PLANS).glob(f"??/{digits}*.json")):
+            try:
+                key = Digest(f"sha256:{path.stem}")
+            except ValueError:
+                continue
+            if (record := self.plan_record(key)) is not None:
+                yield record
+
+    def put_record(self, record: PlanRecord, staging: Path) -> None:
+        """Publish what a plan led to; last, when its entries are published."""
+        path = self.plan_path(record.key)
+        files.make_folder(path.parent)
+        files.replace(path, record.to_bytes(), staging)
+
+    def publish(
+        self,
+        staged: Path,
+        *,
+        stage: str,
+        key_document: Mapping[str, object],
+        digests: Mapping[str, StoredFile],
+        record: Mapping[str, object],
+    ) -> Entry:
+        """Publish a staged folder as the entry of its key. `digests` are of files hashed while
+        they were written; the others are hashed here. The entry that is there already wins."""
+        stored = dict(digests)
+        for file in staged.iterdir():
+            if file.name not in stored:
+                stored[file.name] = StoredFile(file.stat().st_size, digest_file(file))
+        key = digest_value(key_document)
+        manifest = Manifest(
+            stage=stage, key=key, key_document=key_document, files=stored, record=record
+        )
+        files.write_new(staged / MANIFEST, manifest.to_bytes())
+        files.seal_folder(staged)
+        final = self.entry_path(stage, key)
+        if files.publish_folder(staged, final):
+            return Entry(final, manifest)
+        if (first := self.get(stage, key)) is not None:
+            files.remove_folder(staged)
+            return first
+        files.publish_folder(staged, final)
+        return Entry(final, manifest)
+
+    def entries(self, stage: str) -> Iterator[Entry]:
+        """Every entry of a stage, by key. Broken ones are quarantined on the way."""
+        for path in sorted((self.root / _ENTRIES / stage).glob("??/*")):
+            try:
+                key = Digest(f"sha256:{path.name}")
+            except ValueError:
+                continue
+            if (entry := self.get(stage, key)) is not None:
+                yield entry
+
+    def stages(self) -> list[str]:
+        folder = self.root / _ENTRIES
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """Work in progress of this process, gone when it ends; that of dead ones goes first."""
+        self.create()
+        self._sweep()
+        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        with files.lock(self.root / "staging" / f"{name}.lock", name):
+            folder = self.root / "staging" / name
+            folder.mkdir()
+            try:
+                yield Session(self.root, folder)
+            finally:
+                files.remove_folder(folder)
+
+    def _sweep(self) -> None:
+        """Remove the staging folders of processes that are gone."""
+        for lock in (self.root / "staging").glob("*.lock"):
+            handle = files.try_lock(lock)
+            if handle is not None:
+                files.remove_folder(lock.with_suffix(""))
+                lock.unlink(missing_ok=True)
+                os.close(handle)
+
+
+class Session:
+    """One process's share of `staging/`, and the locks that it takes on keys."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.folder = folder
+        self._locks = root / "staging" / "locks"
+
+    @contextlib.contextmanager
+    def staged(self) -> Iterator[Path]:
+        """A new folder to fill and publish; what is left of it is removed."""
+        folder = self.folder / secrets.token_hex(8)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            files.remove_folder(folder)
+
+    @contextlib.contextmanager
+    def building(
+        self, stage: str, key: Digest, since: str, waiting: Callable[[str], None]
+    ) -> Iterator[None]:
+        """One builder per key: others wait here, and are told for whom."""
+        holder = f"PID {os.getpid()} on {socket.gethostname()} since {since}"
+        with files.lock(self._locks / f"{stage}-{key.hex}.lock", holder, waiting):
+            yield

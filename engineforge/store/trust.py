@@ -1,0 +1,22 @@
+"""Whether an entry may be handed out: hashed once, and not touched since."""
+
+from __future__ import annotations
+
+from engineforge.digest import Digest
+from engineforge.store.index import Index
+from engineforge.store.local import Entry, LocalStore
+
+
+def whole(store: LocalStore, index: Index, stage: str, key: Digest) -> Entry | None:
+    """The entry if every byte is what its manifest says; a broken one is quarantined.
+
+    Its files are hashed, unless that was done before and their stats are the same.
+    """
+    entry = store.get(stage, key)
+    if entry is None or index.entry_is_known(stage, key.hex, entry.path):
+        return entry
+    if broken := store.broken_files(entry):
+        store.quarantine(stage, key, "; ".join(broken))
+        return None
+    index.know_entry(stage, key.hex, entry.path)
+    return entry

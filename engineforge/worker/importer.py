@@ -1,0 +1,46 @@
+"""The child process that reads models: inspects them, and makes them ready for a build."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from engineforge.worker.process import Child, Crashed
+
+
+class Importer:
+    """The child that reads models: one for all of them, started when first asked."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self._folder, self._environment = folder, environment
+        self._child: Child | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, request: Mapping[str, object]) -> dict[str, object]:
+        with self._lock:
+            child = self._started()
+            try:
+                return child.ask(request)
+            except Crashed:
+                self._close()
+                raise
+
+    def start(self) -> None:
+        """Begin to load ONNX while the caller does other work."""
+        with self._lock:
+            self._started()
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _started(self) -> Child:
+        if self._child is None:
+            self._child = Child(self._folder / "import.log", self._environment)
+        return self._child
+
+    def _close(self) -> None:
+        if self._child is not None:
+            self._child.close()
+            self._child = None

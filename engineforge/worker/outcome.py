@@ -1,0 +1,69 @@
+"""What became of a variant, and what is said on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engineforge.digest import Digest
+
+ENGINE = "model.engine"
+"""The engine's file in its entry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    engine: Digest
+    path: Path
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reused:
+    """`why` says how, where it is more than "nothing changed"."""
+
+    engine: Digest
+    path: Path
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    stage: str
+    error: str
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    why: str
+    unfit: bool = False
+    """Whether it is this host that cannot build it."""
+
+
+Outcome = Built | Reused | Failed | Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A variant has reached a phase: importing, building, publishing."""
+
+    label: str
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Another process builds the same key; `holder` is what it says of itself."""
+
+    label: str
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    label: str
+    outcome: Outcome
+
+
+Event = Started | Waiting | Finished
