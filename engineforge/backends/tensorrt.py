@@ -57,8 +57,14 @@ def build(request: BuildRequest, engine: Path, log: Path) -> BuildOutput:
 
 # What of IBuilderConfig is no setting of an engine, or is managed elsewhere than by an option.
 _NO_OPTIONS = frozenset(
-    "all_build_routes flags num_optimization_profiles num_compute_capabilities profile_stream "
-    "progress_monitor".split()
+    [
+        "all_build_routes",
+        "flags",
+        "num_optimization_profiles",
+        "num_compute_capabilities",
+        "profile_stream",
+        "progress_monitor",
+    ]
 )
 
 
@@ -220,11 +226,14 @@ class _Build:
                 case _:
                     raise BuildError(f"option '{option.name}' cannot be set by this backend yet")
         except (AttributeError, TypeError, ValueError) as error:
-            raise BuildError(f"option '{option.name}': TensorRT refused {value!r}: {error}") from error
+            raise BuildError(
+                f"option '{option.name}': TensorRT refused {value!r}: {error}"
+            ) from error
         if found != value:
             del self.logger.errors[:errors]
             raise BuildError(
-                f"option '{option.name}': {value!r} was set, and TensorRT kept {found!r}{self._said()}"
+                f"option '{option.name}': {value!r} was set, and TensorRT kept {found!r}"
+                + self._said()
             )
 
     def _set_on_network(self, option: Option, value: Any) -> object:  # noqa: ANN401

@@ -6,11 +6,13 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 from engineforge.cli import plan as plan_command
 from engineforge.cli import world
 from engineforge.errors import EngineForgeError, HostUnfit, SpecError
 from engineforge.project.plans import Plan
+from engineforge.project.project import Project
 from engineforge.worker.conditions import Conditions
 from engineforge.worker.outcome import Failed, Outcome, Skipped
 
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     return _exit_code(plan, outcomes)
 
 
-def _carry_out(args: argparse.Namespace, project: world.Project, plan: Plan) -> list[Outcome]:
+def _carry_out(args: argparse.Namespace, project: Project, plan: Plan) -> list[Outcome]:
     if not plan.stale:
         return project.build(plan, _conditions(args, {}, lambda _: None))
     from engineforge.cli.progress import progress
@@ -72,7 +74,7 @@ def _conditions(
     )
 
 
-def _print_json(plan: Plan, outcomes: list[Outcome], faults: list[object]) -> None:
+def _print_json(plan: Plan, outcomes: list[Outcome], faults: Sequence[object]) -> None:
     from engineforge.report import data
 
     if not outcomes:

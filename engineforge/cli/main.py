@@ -94,7 +94,9 @@ def parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--dry-run", action="store_true", help="plan only")
     build.add_argument("--explain", action="store_true", help="say first why what is stale")
-    build.add_argument("--timeout", type=_seconds, metavar="S", help="seconds that a build may take")
+    build.add_argument(
+        "--timeout", type=_seconds, metavar="S", help="seconds that a build may take"
+    )
     build.add_argument("--paranoid", action="store_true", help="trust nothing remembered, hash all")
 
     show = command("show", "show", "say what an engine is")
@@ -124,7 +126,11 @@ def parser() -> argparse.ArgumentParser:
 
 def _paths(made: argparse.ArgumentParser) -> None:
     made.add_argument(
-        "paths", nargs="*", metavar="SPEC", default=["specs"], help="specs or folders (default: specs)"
+        "paths",
+        nargs="*",
+        metavar="SPEC",
+        default=["specs"],
+        help="specs or folders (default: specs)",
     )
     _common(made)
 

@@ -12,9 +12,7 @@ def run(args: argparse.Namespace) -> int:
     specs = world.paths(args)
     versions = _versions(args.versions)
     with world.project(args, specs) as project:
-        plan = project.plan(
-            specs, world.selection(args), versions=versions, paranoid=args.paranoid
-        )
+        plan = project.plan(specs, world.selection(args), versions=versions, paranoid=args.paranoid)
     if args.json:
         from engineforge.report import data
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 _ABSENT = object()
@@ -32,12 +32,15 @@ class Change:
         return f"{self.leaf} {before} → {after}"
 
 
-def changes(before: object, after: object) -> list[Change]:
-    """Every leaf in which two key documents differ, by path."""
+def changes(before: object, after: object, files: Sequence[str] = ()) -> list[Change]:
+    """Every leaf in which two key documents differ, by path.
+
+    `files` are names for the model and its external data, whose digests are all a key has.
+    """
     old, new = dict(_leaves(before, "")), dict(_leaves(after, ""))
     return [
         Change(
-            leaf=_words(path),
+            leaf=_words(path, files),
             before=None if old.get(path) is _ABSENT else old.get(path),
             after=None if new.get(path) is _ABSENT else new.get(path),
         )
@@ -57,7 +60,10 @@ def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
         yield path, [] if isinstance(value, tuple) else value
 
 
-def _words(path: str) -> str:
+def _words(path: str, files: Sequence[str]) -> str:
+    for index, file in enumerate(files):
+        if path == ("onnx.model" if index == 0 else f"onnx.external[{index - 1}]"):
+            return f"{'model' if index == 0 else 'external data'} '{file}'"
     for prefix, words in _WORDS:
         if path.startswith(prefix):
             return words + path[len(prefix) :]

@@ -64,13 +64,14 @@ class Facts:
 
     `engine` is the engine that its plan led to before, `engine_there` whether that is still whole;
     `imported` whether the `onnx` stage's entry is there; `last` the key document that the variant
-    last had.
+    last had; `files` the names of the model and its external data.
     """
 
     engine: Digest | None
     engine_there: bool
     imported: bool
     last: object | None
+    files: tuple[str, ...]
 
 
 def decide(key: PlanKey, facts: Facts) -> State:
@@ -83,5 +84,5 @@ def decide(key: PlanKey, facts: Facts) -> State:
     elif facts.last is None:
         reasons = (NeverBuilt(),)
     else:
-        reasons = (Changed(tuple(changes(facts.last, document(key)))),)
+        reasons = (Changed(tuple(changes(facts.last, document(key), facts.files))),)
     return Stale(tuple(reasons), ("engine",) if facts.imported else ("onnx", "engine"))

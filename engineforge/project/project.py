@@ -45,14 +45,16 @@ class Project:
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> Project:
+        # Where it cannot be written, planning works all the same, and remembers nothing.
+        with contextlib.suppress(HostUnfit):
+            self.store.create()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._exit.close()
         if self.index.changed:
             # An index that cannot be written costs time, later; nothing else.
-            with contextlib.suppress(OSError, HostUnfit):
-                self.store.create()
+            with contextlib.suppress(OSError):
                 self.index.save(self.store.root / "staging")
 
     def plan(

@@ -154,7 +154,8 @@ class Reader:
             target=variant.target.name,
             plan=job.key.digest(),
             state=decide(job.key, self._facts(job, history.plan if history else None)),
-            unfit=host.why_not(variant.target),
+            # A plan for another version is not about this host.
+            unfit=None if self._versions else host.why_not(variant.target),
             seconds=statistics.median(history.seconds) if history and history.seconds else None,
             job=job,
         )
@@ -173,6 +174,7 @@ class Reader:
             engine_there=bool(there),
             imported=self._store.get("onnx", digest_value(job.key.onnx)) is not None,
             last=before.key_document if before else None,
+            files=(job.model.name, *job.external),
         )
 
 

@@ -46,8 +46,8 @@ def plan_lines(plan: Plan, *, explain: bool) -> Iterator[str]:
         yield f"{what:10}  {variant.label:{width}}  {why}; runs {runs}{expected}"
         if explain:
             yield from _explained(variant)
-        if variant.unfit:
-            yield f"{'':12}{'':{width}}  not here: {variant.unfit}"
+    for why in dict.fromkeys(each.unfit for each in plan.variants if each.unfit):
+        yield f"not here: {why}"
 
 
 def _reasons(variant: PlannedVariant, *, explain: bool) -> Iterator[str]:

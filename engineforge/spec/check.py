@@ -34,8 +34,8 @@ def _needs_range(tensor: TensorInterface) -> tuple[str, str]:
     free = [i for i, dim in enumerate(tensor.dims) if not isinstance(dim, int)]
     return (
         f"the model's input {tensor} has dimensions that may vary, and no profile gives them",
-        f"write under 'inputs': {tensor.name}: {{min: {at}, opt: {at}, max: {at}}}, with numbers at "
-        f"position{'s' if len(free) > 1 else ''} {', '.join(map(str, free))}",
+        f"write under 'inputs': {tensor.name}: {{min: {at}, opt: {at}, max: {at}}}, with numbers "
+        f"at position{'s' if len(free) > 1 else ''} {', '.join(map(str, free))}",
     )
 
 
@@ -96,8 +96,8 @@ def _shape(
             other, where, first = sizes.setdefault(dim, (tensor.name, at, found))
             if first != found:
                 yield place.problem(
-                    f"dimension {at} of '{tensor.name}' and dimension {where} of '{other}' are both "
-                    f"named '{dim}' in the model, so they are one size: expected "
+                    f"dimension {at} of '{tensor.name}' and dimension {where} of '{other}' are "
+                    f"both named '{dim}' in the model, so they are one size: expected "
                     f"{first[0]} <= {first[1]} <= {first[2]}, found {shown}",
                     None,
                     tensor.name,

@@ -75,8 +75,14 @@ def load(file: str, data: bytes) -> tuple[Document | None, list[Problem]]:
     if len(nodes) > 1:
         mark = nodes[1].start_mark
         message = "expected one YAML document, found a second one"
-        where = {"line": mark.line + 1, "column": mark.column + 1}
-        return None, [Problem(file=file, message=message, hint="one file is one spec", **where)]
+        problem = Problem(
+            file=file,
+            line=mark.line + 1,
+            column=mark.column + 1,
+            message=message,
+            hint="one file is one spec",
+        )
+        return None, [problem]
     reader = _Reader(file)
     try:
         value = reader.read(nodes[0], ())
@@ -98,7 +104,7 @@ def _syntax_problem(file: str, error: yaml.YAMLError) -> Problem:
     )
 
 
-class _TooLarge(Exception):  # noqa: N818 - a signal inside this file, not an error of its own
+class _TooLarge(Exception):
     pass
 
 

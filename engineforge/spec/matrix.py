@@ -63,8 +63,6 @@ class Spec:
     checks: Mapping[str, object]
 
 
-
-
 def size_in_bytes(text: str | int) -> int:
     """`4GiB` as a number of bytes; the schema has checked its form."""
     if isinstance(text, int):
@@ -81,7 +79,8 @@ def _size_options() -> frozenset[str]:
 
 def parse_targets(document: Document) -> tuple[dict[str, Target], list[Problem]]:
     """The targets of a valid targets file, by name."""
-    targets, problems = {}, []
+    targets: dict[str, Target] = {}
+    problems: list[Problem] = []
     for name, raw in cast("dict[str, dict[str, Any]]", document.value).items():
         place = Place(document, (name,))
         try:
@@ -91,7 +90,7 @@ def parse_targets(document: Document) -> tuple[dict[str, Target], list[Problem]]
     return targets, problems
 
 
-class _Refused(Exception):  # noqa: N818 - carries a problem out of a deep place, inside this file
+class _Refused(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(str(problem))
         self.problem = problem
@@ -100,7 +99,9 @@ class _Refused(Exception):  # noqa: N818 - carries a problem out of a deep place
 def _target(name: str, raw: Mapping[str, Any], place: Place, problems: list[Problem]) -> Target:
     backend = raw["backend"]
     needs, alien = (
-        ("compute_capabilities", "gpu") if backend == "tensorrt_rtx" else ("gpu", "compute_capabilities")
+        ("compute_capabilities", "gpu")
+        if backend == "tensorrt_rtx"
+        else ("gpu", "compute_capabilities")
     )
     if alien in raw:
         message = f"'{alien}' does not belong to a target of backend '{backend}'"
@@ -174,7 +175,9 @@ def expand(
             _one_way(own, own_place, problems)
         else:
             chosen.update({k: shared[k] for k in ("inputs", "profiles") if k in shared})
-        chosen.update({k: shared[k] for k in ("precision", "targets") if k in shared and k not in own})
+        chosen.update(
+            {k: shared[k] for k in ("precision", "targets") if k in shared and k not in own}
+        )
         builders = [shared["builder"]] if "builder" in shared else []
         if "builder" in own:
             builders.append((own["builder"], Place(document, (*own_place.path, "builder"))))

@@ -93,7 +93,8 @@ _TYPES = {
 def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
     path: Path = tuple(error.absolute_path)
     limit: Any = error.validator_value
-    found = describe(error.instance)
+    instance: Any = error.instance
+    found = describe(instance)
     expected: str | None = None
     hint: str | None = None
     if isinstance(error.schema, Mapping):
@@ -102,29 +103,29 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
     match error.validator:
         case "additionalProperties":
             names = list(error.schema.get("properties", {}))  # type: ignore[union-attr]
-            for key in error.instance:
+            for key in instance:
                 if key not in names:
                     yield document.problem((*path, key), "unknown key", did_you_mean(key, names))
             return
         case "propertyNames":
             yield document.problem(
-                (*path, str(error.instance)), f"expected {_names(error)} as a name, found {found}"
+                (*path, str(instance)), f"expected {_names(error)} as a name, found {found}"
             )
             return
         case "required":
             for key in limit:
-                if key not in error.instance:
+                if key not in instance:
                     yield document.problem(path, f"expected the key '{key}', found none", hint)
             return
         case "enum":
             expected = expected or "one of " + ", ".join(f"'{each}'" for each in limit)
-            if isinstance(error.instance, str) and (close := nearest(error.instance, limit)):
+            if isinstance(instance, str) and (close := nearest(instance, limit)):
                 hint = f"did you mean '{close}'?"
         case "type":
             kinds = [limit] if isinstance(limit, str) else list(limit)
             expected = expected or " or ".join(_TYPES[kind] for kind in kinds)
-            if "string" in kinds and isinstance(error.instance, int | float) and not hint:
-                hint = f"write it in quotes: '{error.instance}', with all its digits"
+            if "string" in kinds and isinstance(instance, int | float) and not hint:
+                hint = f"write it in quotes: '{instance}', with all its digits"
         case "minimum":
             expected = expected or f"{limit} or more"
         case "maximum":
@@ -138,7 +139,7 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
         case "uniqueItems":
             expected = expected or "no item twice"
         case "dependentRequired":
-            missing = {each for keys in limit.values() for each in keys} - set(error.instance)
+            missing = {each for keys in limit.values() for each in keys} - set(instance)
             expected, found = "min, opt and max together", "no " + " and no ".join(sorted(missing))
     yield document.problem(path, f"expected {expected or error.message}, found {found}", hint)
 

@@ -21,6 +21,7 @@ _FORMAT = 1
 _HEADER = b"engineforge index\n"
 _KEPT = 200_000
 _COARSE_NS = 2_000_000_000
+_TICKS, _TICK_SECONDS = 20, 0.002
 
 Stat = tuple[int, int, int, int, int]
 """device, inode, size, mtime_ns, ctime_ns: ctime cannot be set by hand (bazel#14723)."""
@@ -122,11 +123,11 @@ class Index:
         known = self._known_digest(stat)
         if known is not None:
             return known
-        clock = self._clock(stat[0])
+        settled = self._wait_until_settled([stat])
         digest = digest_file(path)
         self.files_hashed += 1
         self.bytes_hashed += stat[2]
-        if stat_of(path) == stat and _settled(stat, clock):
+        if settled and stat_of(path) == stat:
             self._new.digests[f"{stat[0]}:{stat[1]}"] = (stat, str(digest))
         return digest
 
@@ -147,14 +148,17 @@ class Index:
             return time.time_ns(), False
         return (made.st_ctime_ns, True) if made.st_dev == device else (time.time_ns(), False)
 
-    def wait_until_settled(self, stats: Iterable[Stat]) -> bool:
-        """Wait a moment until the clock of the cache's file system has moved on past these files,
-        so that any later change shows in their ctime. False where that takes too long."""
+    def _wait_until_settled(self, stats: Iterable[Stat]) -> bool:
+        """Whether any later change must show in the stats of these files. On the cache's own file
+        system that is waited for, since its clock ticks within milliseconds."""
         newest = max(stats, key=lambda stat: stat[4], default=None)
-        for _ in range(50):
-            if newest is None or _settled(newest, self._clock(newest[0])):
+        for _ in range(_TICKS):
+            clock = (0, False) if newest is None else self._clock(newest[0])
+            if newest is None or _settled(newest, clock):
                 return True
-            time.sleep(0.002)
+            if not clock[1]:
+                return False
+            time.sleep(_TICK_SECONDS)
         return False
 
     def entry_is_known(self, stage: str, key: str, folder: Path) -> bool:
@@ -169,8 +173,9 @@ class Index:
 
     def know_entry(self, stage: str, key: str, folder: Path) -> None:
         """Remember an entry whose files have just been hashed (or written) and match."""
-        stats = [(name, stat_of(folder / name)) for name in sorted(os.listdir(folder))]
-        if self.wait_until_settled(stat for _, stat in stats):
+        names = sorted(path.name for path in folder.iterdir())
+        stats = [(name, stat_of(folder / name)) for name in names]
+        if self._wait_until_settled(stat for _, stat in stats):
             self._new.entries[f"{stage}/{key}"] = KnownEntry(key, stats)
 
     def engine_of(self, plan: str) -> str | None:

@@ -130,5 +130,3 @@ def _unseal(data: bytes) -> dict[str, Any]:
     if sealed != digest_bytes(_rest(document)):
         raise BadManifest("its bytes were changed after they were written")
     return document
-
-

@@ -31,6 +31,12 @@ class Importer:
         with self._lock:
             self._started()
 
+    def kill(self, why: str) -> None:
+        """End it now, also while a thread waits for its answer."""
+        child = self._child
+        if child is not None:
+            child.kill(why)
+
     def close(self) -> None:
         with self._lock:
             self._close()

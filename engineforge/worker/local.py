@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engineforge.digest import Digest, digest_value, document
 from engineforge.errors import EngineForgeError
@@ -51,7 +52,7 @@ class Job:
     stats: Mapping[Path, Stat]
 
 
-class _StageFailed(Exception):  # noqa: N818 - carries a Failed to the one place that returns it
+class _StageFailed(Exception):
     def __init__(self, failed: Failed) -> None:
         super().__init__(failed.error)
         self.failed = failed
@@ -97,6 +98,7 @@ class Worker:
             self._stop = self._stop or why
             for child in self._children:
                 child.kill(why)
+        self._importer.kill(why)
 
     def _one(self, job: Job) -> Outcome:
         outcome = self._outcome(job)
@@ -243,7 +245,7 @@ class Worker:
         self._record(job, imported, entry, seconds)
         return Built(engine=entry.manifest.key, path=entry.file(ENGINE), seconds=seconds)
 
-    def _ask_child(self, job: Job, imported: _Import, staged: Path) -> dict[str, object]:
+    def _ask_child(self, job: Job, imported: _Import, staged: Path) -> dict[str, Any]:
         log = staged / _LOG
         child = Child(log, self._conditions.environment)
         with self._lock:
@@ -298,9 +300,7 @@ class Worker:
         self._record(job, imported, entry, None)
         return Reused(engine=entry.manifest.key, path=entry.file(ENGINE), why=why)
 
-    def _record(
-        self, job: Job, imported: _Import, entry: Entry, seconds: float | None
-    ) -> None:
+    def _record(self, job: Job, imported: _Import, entry: Entry, seconds: float | None) -> None:
         """Last of all: what this plan led to."""
         plan, engine = job.key.digest(), entry.manifest.key
         self._index.know_entry("engine", engine.hex, entry.path)

@@ -16,8 +16,24 @@ from engineforge.errors import EngineForgeError
 # What of this process's environment a build may see. Variables that change what TensorRT builds
 # (NVIDIA_TF32_OVERRIDE does, unseen) are not among them, so none is part of a key.
 _ALLOWED = frozenset(
-    "CUDA_VISIBLE_DEVICES CUDA_DEVICE_ORDER HOME LANG LC_ALL LC_CTYPE LD_LIBRARY_PATH PATH "
-    "PYTHONHOME PYTHONPATH SYSTEMROOT TEMP TMP TMPDIR USER VIRTUAL_ENV".split()
+    [
+        "CUDA_VISIBLE_DEVICES",
+        "CUDA_DEVICE_ORDER",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "LC_CTYPE",
+        "LD_LIBRARY_PATH",
+        "PATH",
+        "PYTHONHOME",
+        "PYTHONPATH",
+        "SYSTEMROOT",
+        "TEMP",
+        "TMP",
+        "TMPDIR",
+        "USER",
+        "VIRTUAL_ENV",
+    ]
 )
 _LOG_LINES = 20
 
@@ -132,4 +148,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-

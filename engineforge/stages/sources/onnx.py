@@ -148,7 +148,7 @@ def canonicalize(
         for key, value in locate(reference).items():
             reference.tensor.external_data.add(key=key, value=value)
     for field in ("producer_name", "producer_version", "domain", "model_version"):
-        model.ClearField(field)  # type: ignore[arg-type]
+        model.ClearField(field)
     opsets = sorted((each.domain, each.version) for each in model.opset_import)
     del model.opset_import[:]
     for domain, version in opsets:
@@ -272,7 +272,7 @@ def _bare(
 ) -> None:
     message.ClearField("doc_string")
     if hasattr(message, "metadata_props"):
-        message.ClearField("metadata_props")  # type: ignore[arg-type]
+        message.ClearField("metadata_props")
 
 
 def _clear_nameless(value: onnx.ValueInfoProto) -> None:
@@ -336,7 +336,7 @@ def _check(model: ModelProto, path: Path) -> None:
 
 
 # ONNX element type -> the feature that not every GPU has.
-_TYPE_FEATURES = {
+_TYPE_FEATURES: dict[int, str] = {
     TensorProto.FLOAT16: "fp16",
     TensorProto.BFLOAT16: "bf16",
     TensorProto.FLOAT8E4M3FN: "fp8-e4m3",

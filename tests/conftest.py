@@ -1,0 +1,141 @@
+"""`forge`: a project of one's own in a temporary folder, and the command line run on it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engineforge.cli.main import main
+from tests.models import convnet
+
+TARGETS = """\
+ada:
+  backend: tensorrt_rtx
+  version: 1.7.1.116
+  compute_capabilities: [8.9]
+ampere:
+  backend: tensorrt_rtx
+  version: 1.7.1.116
+  compute_capabilities: [8.0, 8.6]
+"""
+
+SPEC = """\
+model:
+  source: {path: models/net.onnx}
+inputs:
+  image: {min: [1, 3, 16, 16], opt: [4, 3, 16, 16], max: [8, 3, 16, 16]}
+targets: [ada]
+variants:
+  fp32: {precision: fp32}
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401
+        return json.loads(self.out)
+
+    def outcomes(self) -> dict[str, str]:
+        """Of `build --json`: what became of each variant."""
+        return {f"{v['variant']}@{v['target']}": v["outcome"] for v in self.json["variants"]}
+
+
+class Forge:
+    """A project in `root`: `specs/` with one spec, `net`, of a small network; and its cache."""
+
+    def __init__(self, root: Path, capture: pytest.CaptureFixture[str]) -> None:
+        self.root = root
+        self.specs = root / "specs"
+        self.cache = root / "cache"
+        self._capture = capture
+
+    def populate(self) -> None:
+        self.spec("targets", TARGETS)
+        self.spec("net", SPEC)
+        convnet(self.model)
+
+    @property
+    def model(self) -> Path:
+        return self.specs / "models" / "net.onnx"
+
+    def spec(self, name: str, text: str) -> Path:
+        path = self.specs / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        path = self.specs / f"{name}.yaml"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def run(self, *args: str | Path) -> Result:
+        """One command, in this process."""
+        self._capture.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(arg) for arg in args])
+        said = self._capture.readouterr()
+        code = end.value.code
+        assert isinstance(code, int)
+        return Result(code, said.out, said.err)
+
+    def build(self, *args: str | Path) -> Result:
+        return self.run("build", "specs", "--json", *args)
+
+    def plan(self, *args: str | Path) -> list[dict[str, Any]]:
+        """The variants of `plan --json`, by label."""
+        return list(self.run("plan", "specs", "--json", *args).json["variants"])
+
+    def changes(self) -> dict[str, list[str]]:
+        """Of each stale variant, the leaves that changed."""
+        return {
+            f"{v['variant']}@{v['target']}": [
+                change["leaf"] for reason in v["reasons"] for change in reason.get("changes", [])
+            ]
+            for v in self.plan()
+            if v["state"] == "stale"
+        }
+
+    def engines(self) -> list[Path]:
+        return sorted(self.cache.glob("entries-v1/engine/*/*/model.engine"))
+
+    def process(self, *args: str) -> subprocess.Popen[str]:
+        """One command in a process of its own, for tests that kill it or run several."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "engineforge", *args],
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+
+@pytest.fixture
+def forge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Forge:
+    made = Forge(tmp_path, capsys)
+    made.populate()
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+@pytest.fixture
+def built(forge: Forge) -> Forge:
+    """The same, with everything built."""
+    result = forge.build()
+    assert result.code == 0, result.err
+    return forge
