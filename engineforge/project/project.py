@@ -140,8 +140,8 @@ class Project:
 
 
 def _must_exist(what: str, asked: Iterable[str], names: set[str]) -> None:
-    from engineforge.spec.validate import did_you_mean
-
     for name in sorted(asked):
         if name not in names:
+            from engineforge.spec.validate import did_you_mean
+
             raise UsageError(f"no spec has a {what} '{name}'", hint=did_you_mean(name, names))

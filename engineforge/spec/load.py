@@ -6,6 +6,7 @@ imports `yaml`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +18,19 @@ from engineforge.errors import Problem
 
 Path = tuple[str | int, ...]
 
-_MAX_NODES = 1_000_000
+_MAX_FROM_ALIASES = 100_000
+_MAX_DIGITS = 18
 _MERGE = "tag:yaml.org,2002:merge"
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_RESOLVER = yaml.resolver.Resolver()
+_CONSTRUCTOR = yaml.constructor.SafeConstructor()
+# The character that a parser stopped at -> what was probably meant.
+_SYNTAX_HINTS = {
+    "\t": "indent with spaces: YAML takes no tabs",
+    ":": "text with ': ' in it stands in quotes; if this is a key, look at its indentation",
+    **dict.fromkeys("*&!%@`", "text that begins with this character stands in quotes"),
+}
 _LOADER = cast("type[yaml.SafeLoader]", getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
@@ -62,14 +74,14 @@ def load(file: str, data: bytes) -> tuple[Document | None, list[Problem]]:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
         message = f"expected UTF-8 text, found the byte 0x{data[error.start]:02x}"
-        return None, [Problem(file=file, line=line, column=column, message=message)]
+        return None, [_text_problem(file, data[: error.start].decode(), message)]
     try:
         nodes = list(yaml.compose_all(text, Loader=_LOADER))
     except yaml.YAMLError as error:
-        return None, [_syntax_problem(file, error)]
+        return None, [_syntax_problem(file, text, error)]
+    except RecursionError:
+        return None, [Problem(file=file, line=1, column=1, message=_TOO_DEEP)]
     if not nodes:
         return None, [Problem(file=file, line=1, column=1, message="the file is empty")]
     if len(nodes) > 1:
@@ -83,25 +95,47 @@ def load(file: str, data: bytes) -> tuple[Document | None, list[Problem]]:
             hint="one file is one spec",
         )
         return None, [problem]
-    reader = _Reader(file)
+    # Without aliases a text has no more nodes than characters.
+    reader = _Reader(file, len(text) + _MAX_FROM_ALIASES)
     try:
         value = reader.read(nodes[0], ())
     except _TooLarge:
-        message = f"the aliases of this file expand to more than {_MAX_NODES} values"
-        return None, [*reader.problems, Problem(file=file, line=1, column=1, message=message)]
+        message = f"the aliases of this file expand to more than {_MAX_FROM_ALIASES} values"
+        return None, [Problem(file=file, line=1, column=1, message=message)]
+    except RecursionError:
+        return None, [Problem(file=file, line=1, column=1, message=_TOO_DEEP)]
     return Document(file, value, reader.marks), reader.problems
 
 
-def _syntax_problem(file: str, error: yaml.YAMLError) -> Problem:
-    mark = getattr(error, "problem_mark", None)
-    what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-    context = getattr(error, "context", None)
+def _text_problem(file: str, before: str, message: str) -> Problem:
+    """A problem of the character after the text `before`."""
+    lines = before.split("\n")
+    return Problem(file=file, line=len(lines), column=len(lines[-1]) + 1, message=message)
+
+
+def _syntax_problem(file: str, text: str, error: yaml.YAMLError) -> Problem:
+    if isinstance(error, yaml.reader.ReaderError):
+        at = next(i for i, c in enumerate(text) if yaml.reader.Reader.NON_PRINTABLE.match(c))
+        message = f"not YAML: found the control character U+{ord(text[at]):04X}"
+        return _text_problem(file, text[:at], message)
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return Problem(file=file, line=1, column=1, message=f"not YAML: {error}")
+    mark, begin = error.problem_mark, error.context_mark
+    message = f"not YAML: {error.problem}" + (f" {error.context}" if error.context else "")
+    if begin is not None and begin.line != mark.line:
+        message += f" that begins on line {begin.line + 1}"
+    lines = text.splitlines()
+    found = lines[mark.line][mark.column : mark.column + 1] if mark.line < len(lines) else ""
     return Problem(
         file=file,
-        line=mark.line + 1 if mark else 1,
-        column=mark.column + 1 if mark else 1,
-        message=f"not YAML: {what}" + (f" {context}" if context else ""),
+        line=mark.line + 1,
+        column=mark.column + 1,
+        message=message,
+        hint=_SYNTAX_HINTS.get(found),
     )
+
+
+_TOO_DEEP = "nested too deep to be read"
 
 
 class _TooLarge(Exception):
@@ -111,11 +145,11 @@ class _TooLarge(Exception):
 class _Reader:
     """Walks the node graph once; aliases are followed, so a file is as large as it expands."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, max_nodes: int) -> None:
         self.file = file
         self.problems: list[Problem] = []
         self.marks: dict[Path, tuple[int, int]] = {}
-        self._nodes = 0
+        self._left = max_nodes
         self._open: set[int] = set()
 
     def _problem(self, node: yaml.Node, path: Path, message: str, hint: str | None = None) -> None:
@@ -132,12 +166,14 @@ class _Reader:
         )
 
     def read(self, node: yaml.Node, path: Path) -> object:
-        self._nodes += 1
-        if self._nodes > _MAX_NODES:
+        self._left -= 1
+        if self._left < 0:
             raise _TooLarge
         self.marks.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
+        if self._tagged(node, path):
+            return None
         if id(node) in self._open:
             self._problem(node, path, "an alias may not contain itself")
             return None
@@ -150,20 +186,17 @@ class _Reader:
             self._open.discard(id(node))
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, object]:
+        # YAML's `<<: *name`: keys of the mapping itself win, of several merged ones the first.
         merged: dict[str, object] = {}
+        for key_node, value_node in reversed(node.value):
+            if key_node.tag == _MERGE:
+                self._merge(value_node, path, merged)
         own: dict[str, object] = {}
         for key_node, value_node in node.value:
             if key_node.tag == _MERGE:
-                self._merge(value_node, path, merged)
                 continue
-            key = self.read(key_node, (*path, "?")) if _is_scalar(key_node) else None
-            self.marks.pop((*path, "?"), None)
-            if not isinstance(key, str):
-                if _is_scalar(key_node) and key is not None:
-                    hint = f"write it in quotes: '{key_node.value}'"
-                    self._problem(key_node, path, "expected a name as key, found a number", hint)
-                elif not _is_scalar(key_node):
-                    self._problem(key_node, path, "expected a name as key, found a list or mapping")
+            key = self._key(key_node, path)
+            if key is None:
                 continue
             at = (*path, key)
             if key in own:
@@ -174,47 +207,74 @@ class _Reader:
             own[key] = self.read(value_node, at)
         return {**merged, **own}
 
+    def _key(self, node: yaml.Node, path: Path) -> str | None:
+        if not isinstance(node, yaml.ScalarNode):
+            self._problem(node, path, "expected a name as key, found a list or mapping")
+            return None
+        before = len(self.problems)
+        key = self._scalar(node, path)
+        if isinstance(key, str):
+            return key
+        if len(self.problems) == before:
+            hint = f"write it in quotes: '{node.value}'"
+            kind = "a number" if type(key) in (int, float) else f"the bare word {node.value}"
+            self._problem(node, path, f"expected a name as key, found {kind}".rstrip(), hint)
+        return None
+
     def _merge(self, node: yaml.Node, path: Path, into: dict[str, object]) -> None:
-        # YAML's `<<: *name`: keys of the mapping itself win, of several merged ones the first.
         sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        for source in sources:
+        for source in reversed(sources):
             if not isinstance(source, yaml.MappingNode):
                 self._problem(source, path, "expected a mapping after '<<'")
-                continue
-            value = self.read(source, path)
-            for key, item in cast("dict[str, object]", value).items():
-                into.setdefault(key, item)
+            elif isinstance(value := self.read(source, path), dict):
+                into.update(value)
+
+    def _tagged(self, node: yaml.Node, path: Path) -> bool:
+        """Whether a tag was written; it would say that the text is not what it looks like."""
+        plain = isinstance(node, yaml.ScalarNode) and not node.style
+        if node.tag == _RESOLVER.resolve(type(node), node.value, (plain, True)):
+            return False
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        self._problem(node, path, f"the YAML tag {tag} has no meaning here", "take it out")
+        return True
 
     def _scalar(self, node: yaml.ScalarNode, path: Path) -> object:
         text = node.value
+        if self._tagged(node, path):
+            return None
         match node.tag.removeprefix("tag:yaml.org,2002:"):
-            case "str":
-                return text
             case "null":
                 return None
+            case "bool" if text.lower() in ("true", "false"):
+                return text.lower() == "true"
             case "bool":
-                if text.lower() in ("true", "false"):
-                    return text.lower() == "true"
-                meaning = "true" if text.lower() in ("yes", "on", "y") else "false"
+                meaning = "true" if text.lower() in ("yes", "on") else "false"
                 hint = f"write {meaning}, or '{text}' in quotes for the word"
                 message = f"found the bare word {text}, which YAML 1.1 reads as {meaning}"
-                self._problem(node, _shown(path), message, hint)
-            case "int" if re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):
+                self._problem(node, path, message, hint)
+                return None
+            case "int" | "float":
+                return self._number(node, path)
+            case "timestamp":
+                message = f"found {text}, which YAML 1.1 reads as a date"
+                self._problem(node, path, message, f"write '{text}' in quotes for the text")
+                return None
+        return text
+
+    def _number(self, node: yaml.ScalarNode, path: Path) -> int | float | None:
+        text = node.value
+        if _INTEGER.fullmatch(text):
+            if len(text) <= _MAX_DIGITS:
                 return int(text)
-            case "float" if re.fullmatch(r"[-+]?[0-9]+\.?[0-9]*([eE][-+]?[0-9]+)?", text):
-                return float(text)
-            case "int" | "float" | "timestamp" as kind:
-                message = f"found {text}, which YAML 1.1 reads as a {kind} of another form"
-                hint = f"write a plain decimal number, or '{text}' in quotes for the text"
-                self._problem(node, _shown(path), message, hint)
-            case tag:
-                self._problem(node, _shown(path), f"the YAML tag {tag} has no meaning here")
+            message = f"expected a number of at most {_MAX_DIGITS} digits, found {len(text)}"
+            self._problem(node, path, message)
+            return None
+        if _DECIMAL.fullmatch(text) and math.isfinite(float(text)):
+            return float(text)
+        integer = node.tag.endswith("int")
+        read = _CONSTRUCTOR.construct_yaml_int if integer else _CONSTRUCTOR.construct_yaml_float
+        meaning = read(node)  # type: ignore[no-untyped-call]
+        write = meaning if math.isfinite(meaning) else "a plain decimal number"
+        message = f"found {text}, which YAML 1.1 reads as {meaning}"
+        self._problem(node, path, message, f"write {write}, or '{text}' in quotes for the text")
         return None
-
-
-def _shown(path: Path) -> Path:
-    return tuple(part for part in path if part != "?")
-
-
-def _is_scalar(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode)

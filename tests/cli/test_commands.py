@@ -1,0 +1,280 @@
+"""What each command says, and with which exit code it ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from engineforge.digest import digest_file
+from tests.conftest import SPEC, TARGETS, Forge
+
+CLASSIC = """\
+h200:
+  backend: tensorrt
+  version: 10.13.3.9
+  cuda: '12.9'
+  gpu:
+    name: NVIDIA H200
+    compute_capability: 9.0
+    sm_count: 132
+    memory: 140GiB
+    memory_bus_width: 6144
+    l2_cache: 60MiB
+    shared_memory_per_block: 227KiB
+    shared_memory_per_sm: 228KiB
+    ecc: true
+"""
+
+
+def test_check_counts_what_is_sound(forge: Forge) -> None:
+    result = forge.run("check", "specs")
+    assert (result.code, result.out) == (0, "1 specs with 1 variants are sound\n")
+
+
+def test_check_as_json_has_every_problem_with_its_place(forge: Forge) -> None:
+    forge.edit("net", "precision", "precison")
+    result = forge.run("check", "specs", "--json")
+    assert result.code == 2
+    (problem,) = result.json["problems"]
+    assert problem["file"] == "specs/net.yaml"
+    assert problem["hint"] == "did you mean 'precision'?"
+
+
+def test_plan_says_why_and_builds_nothing(forge: Forge) -> None:
+    result = forge.run("plan", "specs")
+    assert result.code == 0
+    assert result.out.startswith("stale       net/fp32@ada  never built here; runs onnx → engine")
+    assert not forge.engines()
+
+
+def test_plan_explains_each_leaf(built: Forge) -> None:
+    built.edit("net", "max: [8, 3", "max: [9, 3")
+    built.edit("net", "targets: [ada]", "targets: [ada]\nbuilder: {tf32: false}")
+    out = built.run("plan", "specs", "--explain").out
+    assert "builder.tf32 true → false" in out
+    assert "profiles[0].image.shape.max[0] 8 → 9" in out
+
+
+def test_plan_with_a_version_needs_a_backend(forge: Forge) -> None:
+    result = forge.run("plan", "specs", "--with", "cuda=13")
+    assert result.code == 2
+    assert "expected a backend and a version" in result.err
+
+
+def test_a_dry_run_builds_nothing(forge: Forge) -> None:
+    assert forge.run("build", "specs", "--dry-run").code == 0
+    assert not forge.engines()
+
+
+def test_selectors_choose_variants_and_targets(forge: Forge) -> None:
+    forge.edit("net", "targets: [ada]", "targets: [ada, ampere]")
+    forge.edit("net", "  fp32: {", "  other: {}\n  fp32: {")
+    result = forge.build("--variant", "fp32", "--target", "ampere")
+    assert result.outcomes() == {"fp32@ampere": "built"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--variant", "fp23"], "did you mean 'fp32'?"),
+        (["--target", "adda"], "did you mean 'ada'?"),
+    ],
+)
+def test_a_selector_that_selects_nothing_is_an_error(
+    forge: Forge, arguments: list[str], said: str
+) -> None:
+    result = forge.run("build", "specs", *arguments)
+    assert result.code == 2
+    assert said in result.err
+
+
+def test_a_folder_without_targets_says_what_it_needs(forge: Forge) -> None:
+    (forge.specs / "targets.yaml").unlink()
+    result = forge.run("build", "specs")
+    assert result.code == 2
+    assert "no 'targets.yaml' in 'specs' or above" in result.err
+
+
+def test_a_bad_spec_stops_everything_unless_told_to_keep_going(forge: Forge) -> None:
+    forge.spec("bad", "model: {}\n")
+    result = forge.build()
+    assert result.code == 2
+    assert not forge.engines()
+    result = forge.build("--keep-going")
+    assert result.code == 2
+    assert result.outcomes() == {"fp32@ada": "built"}
+    assert "specs/bad.yaml:1:1: model: expected the key 'source'" in result.err
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "noise", "missing"])
+def test_a_broken_model_is_an_error_of_its_spec_and_the_rest_is_built(
+    forge: Forge, damage: str
+) -> None:
+    bad = forge.model.with_name("bad.onnx")
+    whole = forge.model.read_bytes()
+    match damage:
+        case "truncated":
+            bad.write_bytes(whole[: len(whole) // 2])
+        case "empty":
+            bad.touch()
+        case "noise":
+            bad.write_bytes(bytes(range(256)) * 10)
+    forge.spec("bad", SPEC.replace("net.onnx", "bad.onnx"))
+    result = forge.build("--keep-going")
+    assert result.code == 2
+    assert result.outcomes() == {"fp32@ada": "built"}
+    assert "specs/bad.yaml:2:12: model.source.path: 'bad.onnx'" in result.err.replace(
+        "'models/bad.onnx'", "'bad.onnx'"
+    )
+
+
+def test_a_classic_target_is_planned_and_skipped_with_the_reason(forge: Forge) -> None:
+    forge.spec("targets", TARGETS + CLASSIC)
+    forge.edit("net", "[ada]", "[ada, h200]")
+    result = forge.build()
+    assert result.code == 0
+    assert result.outcomes() == {"fp32@ada": "built", "fp32@h200": "skipped"}
+    assert "classic TensorRT" in result.json["variants"][1]["why"]
+
+
+def test_a_host_that_can_build_nothing_of_it_is_unfit(forge: Forge) -> None:
+    forge.spec("targets", CLASSIC)
+    forge.edit("net", "[ada]", "[h200]")
+    assert forge.build().code == 5
+
+
+def test_a_target_that_pins_another_version_is_skipped_with_the_difference(forge: Forge) -> None:
+    forge.spec("targets", TARGETS.replace("1.7.1.116", "1.6.1.120"))
+    result = forge.run("build", "specs")
+    assert result.code == 5
+    assert "the target pins tensorrt_rtx 1.6.1.120" in result.out
+    assert "this host has tensorrt_rtx 1.7.1.116" in result.out
+
+
+def test_show_says_what_an_engine_of_a_spec_is(built: Forge) -> None:
+    out = built.run("show", "specs/net.yaml").out
+    assert out.startswith("net/fp32@ada\n")
+    for fact in ("tensorrt_rtx 1.7.1.116", "[1, 3, 16, 16] ≤ [4, 3, 16, 16]", "tf32 = True"):
+        assert fact in out
+
+
+def test_show_knows_an_engine_file_wherever_it_is_and_whatever_it_is_called(
+    built: Forge, tmp_path: Path
+) -> None:
+    stray = tmp_path / "deployed" / "final_v2_really.plan"
+    stray.parent.mkdir()
+    shutil.copy(built.engines()[0], stray)
+    assert built.run("show", stray).out.startswith("net/fp32@ada\n")
+
+
+def test_show_does_not_know_a_file_that_was_not_built_here(built: Forge, tmp_path: Path) -> None:
+    stray = tmp_path / "stray.engine"
+    stray.write_bytes(built.engines()[0].read_bytes()[:-1] + b"x")
+    result = built.run("show", stray)
+    assert result.code == 1
+    assert digest_file(stray) in result.err
+
+
+def test_show_finds_by_digits_of_engine_key_plan_key_and_file_digest(built: Forge) -> None:
+    (planned,) = built.plan()
+    engine = built.engines()[0]
+    for digits in (
+        planned["engine"].removeprefix("sha256:")[:8],
+        planned["plan"].removeprefix("sha256:")[:8],
+        digest_file(engine).hex[:8],
+    ):
+        (entry,) = built.run("show", digits, "--json").json
+        assert entry["key"] == planned["engine"]
+
+
+@pytest.mark.parametrize(
+    ("what", "said"), [("0000dead", "nothing in"), ("ab", "at least 4"), ("what", "no spec")]
+)
+def test_show_says_what_it_cannot_find(built: Forge, what: str, said: str) -> None:
+    result = built.run("show", what)
+    assert result.code == 2
+    assert said in result.err
+
+
+def test_show_names_what_is_stale(built: Forge) -> None:
+    built.edit("net", "max: [8, 3", "max: [9, 3")
+    result = built.run("show", "specs")
+    assert result.out == ""
+    assert "net/fp32@ada: stale" in result.err
+
+
+def test_verify_hashes_all_and_fails_on_what_changed(built: Forge) -> None:
+    assert built.run("verify").out == "2 entries hashed, 0 corrupt\n"
+    engine = built.engines()[0]
+    engine.chmod(0o644)
+    data = bytearray(engine.read_bytes())
+    data[len(data) // 2] ^= 1
+    engine.write_bytes(data)
+    result = built.run("verify")
+    assert result.code == 4
+    assert "quarantine" in result.err
+    assert built.build().outcomes() == {"fp32@ada": "built"}
+
+
+def test_the_schema_is_a_valid_schema_that_this_spec_fits(forge: Forge) -> None:
+    import yaml
+
+    for kind, file in (("spec", "net.yaml"), ("targets", "targets.yaml")):
+        schema = forge.run("schema", kind).json
+        jsonschema.Draft202012Validator.check_schema(schema)
+        jsonschema.validate(yaml.safe_load((forge.specs / file).read_text()), schema)
+
+
+def test_target_detect_prints_a_block_that_can_be_used(forge: Forge) -> None:
+    block = forge.run("target", "detect").out
+    forge.spec("targets", block)
+    forge.edit("net", "[ada]", f"[{block.partition(':')[0]}]")
+    assert forge.run("check", "specs").code == 0
+
+
+def test_target_lists_what_can_be_built_here(forge: Forge) -> None:
+    forge.spec("targets", TARGETS + CLASSIC)
+    out = forge.run("target").out
+    assert "can be built here" in out
+    assert "not built here" in out
+
+
+def test_doctor_says_what_this_host_can_build_and_why_not_the_rest(forge: Forge) -> None:
+    forge.spec("targets", TARGETS + CLASSIC)
+    result = forge.run("doctor", "--json")
+    assert result.code == 0
+    assert result.json["backends"]["tensorrt_rtx"] == ["tensorrt_rtx 1.7.1.116 (CUDA 13)"]
+    assert result.json["targets"]["ada"] is None
+    assert "classic TensorRT" in result.json["targets"]["h200"]
+    assert result.json["unknown_settings"] == []
+
+
+def test_the_cache_can_be_elsewhere(forge: Forge, tmp_path: Path) -> None:
+    assert forge.build("--cache", tmp_path / "other").code == 0
+    assert not forge.engines()
+    assert list((tmp_path / "other").glob("entries-v1/engine/*/*/model.engine"))
+
+
+def test_declared_checks_that_do_not_run_are_said_not_to(forge: Forge) -> None:
+    forge.spec("net", SPEC + "checks: {latency: {max_p99_ms: 5}}\n")
+    result = forge.run("build", "specs")
+    assert result.code == 0
+    assert "checks (latency) are validated, and not run by this version" in result.err
+
+
+def test_data_goes_to_stdout_and_the_rest_to_stderr(forge: Forge) -> None:
+    result = forge.run("build", "specs")
+    (line,) = result.out.splitlines()
+    assert line.startswith("net/fp32@ada  built in ")
+    assert "1 variants: 1 built, 0 reused" in result.err
+
+
+def test_json_stays_json_when_builds_fail(forge: Forge) -> None:
+    forge.edit("net", "{precision: fp32}", "{builder: {workspace: 1B}}")
+    result = forge.build()
+    assert result.code == 1
+    assert json.loads(result.out)["variants"][0]["outcome"] == "failed"
