@@ -25,11 +25,14 @@ _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _RESOLVER = yaml.resolver.Resolver()
 _CONSTRUCTOR = yaml.constructor.SafeConstructor()
-# The character that a parser stopped at -> what was probably meant.
+_TOO_DEEP = "nested too deep to be read"
+_NO_TABS = "indent with spaces: YAML takes no tabs"
+_BEGINS = "text that begins with this character stands in quotes"
 _SYNTAX_HINTS = {
-    "\t": "indent with spaces: YAML takes no tabs",
-    ":": "text with ': ' in it stands in quotes; if this is a key, look at its indentation",
-    **dict.fromkeys("*&!%@`", "text that begins with this character stands in quotes"),
+    "found undefined alias": _BEGINS,
+    "found character that cannot start any token": _BEGINS,
+    "mapping values are not allowed in this context": "text with ': ' in it stands in quotes; "
+    "if this is a key, look at its indentation",
 }
 _LOADER = cast("type[yaml.SafeLoader]", getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
@@ -131,11 +134,8 @@ def _syntax_problem(file: str, text: str, error: yaml.YAMLError) -> Problem:
         line=mark.line + 1,
         column=mark.column + 1,
         message=message,
-        hint=_SYNTAX_HINTS.get(found),
+        hint=_NO_TABS if found == "\t" else _SYNTAX_HINTS.get(error.problem or ""),
     )
-
-
-_TOO_DEEP = "nested too deep to be read"
 
 
 class _TooLarge(Exception):
@@ -232,7 +232,8 @@ class _Reader:
     def _tagged(self, node: yaml.Node, path: Path) -> bool:
         """Whether a tag was written; it would say that the text is not what it looks like."""
         plain = isinstance(node, yaml.ScalarNode) and not node.style
-        if node.tag == _RESOLVER.resolve(type(node), node.value, (plain, True)):
+        untagged = _RESOLVER.resolve(type(node), node.value, (plain, True))  # type: ignore[no-untyped-call]
+        if node.tag == untagged:
             return False
         tag = node.tag.replace("tag:yaml.org,2002:", "!!")
         self._problem(node, path, f"the YAML tag {tag} has no meaning here", "take it out")
@@ -269,11 +270,11 @@ class _Reader:
             message = f"expected a number of at most {_MAX_DIGITS} digits, found {len(text)}"
             self._problem(node, path, message)
             return None
-        if _DECIMAL.fullmatch(text) and math.isfinite(float(text)):
-            return float(text)
         integer = node.tag.endswith("int")
+        if not integer and _DECIMAL.fullmatch(text) and math.isfinite(float(text)):
+            return float(text)
         read = _CONSTRUCTOR.construct_yaml_int if integer else _CONSTRUCTOR.construct_yaml_float
-        meaning = read(node)  # type: ignore[no-untyped-call]
+        meaning = read(node)
         write = meaning if math.isfinite(meaning) else "a plain decimal number"
         message = f"found {text}, which YAML 1.1 reads as {meaning}"
         self._problem(node, path, message, f"write {write}, or '{text}' in quotes for the text")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,8 @@ def test_each_field_changes_the_digest(key: OnnxKey | EngineRecipe | EngineKey |
     digests = {digest_value(key)}
     for field in dataclasses.fields(key):
         other = _OTHERS[type(key)][field.name]
-        digests.add(digest_value(dataclasses.replace(key, **{field.name: other})))
+        changed: Any = {field.name: other}
+        digests.add(digest_value(dataclasses.replace(key, **changed)))
     assert len(digests) == len(dataclasses.fields(key)) + 1
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from engineforge.stages.sources.skeleton import INLINE_BYTES, IN_FILE, Malformed, read_skeleton
+from engineforge.stages.sources.skeleton import IN_FILE, INLINE_BYTES, Malformed, read_skeleton
 from tests.models import convnet, save
 
 
