@@ -36,6 +36,20 @@ FLAVOURS: Mapping[str, Flavour] = {
 }
 
 _MAX_WARNINGS = 50
+_NO_DRIVER = "CUDA driver version is insufficient"
+_HINTS = (
+    (
+        r"k(MIN|OPT|MAX) values for profile|Condition '==' violated",
+        "the model cannot take the shapes of that profile all the way through; many networks want "
+        "height and width to be multiples of 32",
+    ),
+    (
+        "Plugin not found|checkFallbackPluginImporter",
+        "this TensorRT has no such operator and no plugin of that name: express it in other "
+        "operators, or export the model with another opset",
+    ),
+    ("OutOfMemory|no tactics to implement", "raise the builder option 'workspace'"),
+)
 
 
 def detect(name: str) -> Toolchain | None:
@@ -158,8 +172,14 @@ class _Build:
         return thing
 
     def _said(self) -> str:
-        lines = list(dict.fromkeys(self.logger.errors))
-        return "".join(f"\n  {line}" for line in lines[:8])
+        # Without a driver, every error drags one about the driver behind it.
+        lines = [line for line in dict.fromkeys(self.logger.errors) if _NO_DRIVER not in line]
+        return "".join(f"\n  {line}" for line in (lines or self.logger.errors)[:8])
+
+    def _hint(self) -> str | None:
+        """What to do about TensorRT's words, where that is known."""
+        said = "\n".join(self.logger.errors)
+        return next((hint for words, hint in _HINTS if re.search(words, said)), None)
 
     def _no_errors(self, when: str) -> None:
         if self.logger.errors:
@@ -183,7 +203,8 @@ class _Build:
             return
         errors = [self.parser.get_error(i) for i in range(self.parser.num_errors)]
         lines = [_parser_error(error) for error in errors]
-        raise BuildError("TensorRT cannot parse the model:" + "".join(f"\n  {x}" for x in lines))
+        what = "TensorRT cannot parse the model:" + "".join(f"\n  {line}" for line in lines)
+        raise BuildError(what, hint=self._hint())
 
     def _configure(self, *, parser: bool) -> None:
         for option in OPTIONS:
@@ -315,7 +336,7 @@ class _Build:
                 # TensorRT reports success for a writer that failed.
                 raise BuildError(f"the engine could not be written: {writer.error}")
             if not done:
-                raise BuildError(f"TensorRT built no engine:{self._said()}")
+                raise BuildError(f"TensorRT built no engine:{self._said()}", hint=self._hint())
             self._no_errors("while it built")
             file.flush()
             os.fsync(file.fileno())

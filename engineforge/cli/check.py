@@ -23,6 +23,8 @@ def run(args: argparse.Namespace) -> int:
         world.say(f"note: {note}")
     if plan.problems:
         raise SpecError(plan.problems)
-    count = len({each.spec for each in plan.variants})
-    print(f"{count} specs with {len(plan.variants)} variants are sound")
+    from engineforge.report.text import counted
+
+    specs_found = counted(len({each.spec for each in plan.variants}), "spec")
+    print(f"sound: {specs_found} with {counted(len(plan.variants), 'variant')}")
     return 0

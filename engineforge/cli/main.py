@@ -88,14 +88,14 @@ def parser() -> argparse.ArgumentParser:
     build = command("build", "build", "build what is stale")
     _paths(build)
     _selectors(build)
-    build.add_argument("-j", "--jobs", type=_jobs, metavar="N", help="builds at once")
+    build.add_argument("-j", "--jobs", type=_positive, metavar="N", help="builds at once")
     build.add_argument(
         "--keep-going", action="store_true", help="build the rest when a spec or a build fails"
     )
     build.add_argument("--dry-run", action="store_true", help="plan only")
     build.add_argument("--explain", action="store_true", help="say first why what is stale")
     build.add_argument(
-        "--timeout", type=_seconds, metavar="S", help="seconds that a build may take"
+        "--timeout", type=_positive, metavar="S", help="seconds that a build may take"
     )
     build.add_argument("--paranoid", action="store_true", help="trust nothing remembered, hash all")
 
@@ -149,15 +149,7 @@ def _selectors(made: argparse.ArgumentParser) -> None:
         )
 
 
-def _jobs(text: str) -> int:
-    return _at_least(int(text), 1)
-
-
-def _seconds(text: str) -> int:
-    return _at_least(int(text), 1)
-
-
-def _at_least(number: int, least: int) -> int:
-    if number < least:
-        raise argparse.ArgumentTypeError(f"expected {least} or more, found {number}")
-    return number
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found '{text}'")
+    return int(text)

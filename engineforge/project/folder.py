@@ -45,8 +45,11 @@ def spec_files(paths: Sequence[Path]) -> list[Path]:
 
 def spec_name(file: Path, root: Path) -> str:
     """A spec's name: its path below the specs folder, without the suffix."""
-    inside = Path(file).resolve().relative_to(root.resolve())
-    return inside.with_suffix("").as_posix()
+    # A file may be a link to elsewhere, and the folder may have been named in two ways.
+    for one, other in ((file.absolute(), root.absolute()), (file.resolve(), root.resolve())):
+        if one.is_relative_to(other):
+            return one.relative_to(other).with_suffix("").as_posix()
+    return file.stem
 
 
 def _yaml_files(folder: Path) -> Iterator[Path]:

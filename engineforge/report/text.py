@@ -32,6 +32,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def plan_lines(plan: Plan, *, explain: bool) -> Iterator[str]:
     """A line for each variant, and with `explain` one for each leaf that changed."""
     width = max((len(each.label) for each in plan.variants), default=0)
@@ -57,7 +61,7 @@ def _reasons(variant: PlannedVariant, *, explain: bool) -> Iterator[str]:
         if isinstance(reason, Changed):
             count = len(reason.changes)
             if explain or count > _FEW_CHANGES:
-                yield f"{count} thing{'s' if count > 1 else ''} changed"
+                yield f"{counted(count, 'thing')} changed"
                 continue
         yield str(reason)
 
@@ -72,7 +76,10 @@ def _explained(variant: PlannedVariant) -> Iterator[str]:
 def plan_summary(plan: Plan) -> str:
     stale = plan.stale
     here = [each for each in stale if each.unfit is None]
-    parts = [f"{len(plan.variants)} variants", f"{len(plan.variants) - len(stale)} up to date"]
+    parts = [
+        counted(len(plan.variants), "variant"),
+        f"{len(plan.variants) - len(stale)} up to date",
+    ]
     parts.append(f"{len(here)} to build")
     if len(here) != len(stale):
         parts.append(f"{len(stale) - len(here)} that this host cannot build")
@@ -111,10 +118,11 @@ def build_summary(outcomes: Sequence[Outcome], problems: int, seconds: float) ->
     parts = [f"{counts['Built']} built", f"{counts['Reused']} reused"]
     parts += [f"{counts[name]} {name.lower()}" for name in ("Failed", "Skipped") if counts[name]]
     if problems:
-        parts.append(f"{problems} problem{'s' if problems > 1 else ''} in specs")
+        parts.append(f"{counted(problems, 'problem')} in specs")
     if not counts["Built"] and not counts["Failed"] and not counts["Skipped"] and not problems:
-        return f"nothing to do: {len(outcomes)} variants are up to date"
-    return f"{len(outcomes)} variants: {', '.join(parts)} in {duration(seconds)}"
+        verb = "is" if len(outcomes) == 1 else "are"
+        return f"nothing to do: {counted(len(outcomes), 'variant')} {verb} up to date"
+    return f"{counted(len(outcomes), 'variant')}: {', '.join(parts)} in {duration(seconds)}"
 
 
 def entry_lines(entry: Entry) -> Iterator[str]:

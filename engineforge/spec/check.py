@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from engineforge.errors import Problem
 from engineforge.spec.matrix import Cell, Place
 from engineforge.spec.model import InputRange, ModelInterface, Profile, ShapeRange, TensorInterface
-from engineforge.spec.validate import did_you_mean
+from engineforge.spec.validate import did_you_mean, nearest
+
+_Bounds = tuple[int, int, int]
 
 # Features of a graph that is not FP32 throughout, by what inspection calls them.
 _LOW_PRECISION = ("fp16", "bf16", "fp8-e4m3", "fp8-e5m2", "int4", "fp4", "quantized")
@@ -21,7 +23,7 @@ def check_cell(cell: Cell, interface: ModelInterface) -> list[Problem]:
     if not cell.variant.profiles:
         for tensor in interface.inputs:
             if _is_dynamic(tensor):
-                problems.append(cell.target.document.problem((), *_needs_range(tensor)))
+                problems.append(cell.place.problem(*_needs_range(tensor, "under 'inputs'")))
     return problems
 
 
@@ -29,12 +31,12 @@ def _is_dynamic(tensor: TensorInterface) -> bool:
     return any(not isinstance(dim, int) for dim in tensor.dims)
 
 
-def _needs_range(tensor: TensorInterface) -> tuple[str, str]:
+def _needs_range(tensor: TensorInterface, where: str) -> tuple[str, str]:
     at = "[" + ", ".join(str(dim) if isinstance(dim, int) else "…" for dim in tensor.dims) + "]"
     free = [i for i, dim in enumerate(tensor.dims) if not isinstance(dim, int)]
     return (
         f"the model's input {tensor} has dimensions that may vary, and no profile gives them",
-        f"write under 'inputs': {tensor.name}: {{min: {at}, opt: {at}, max: {at}}}, with numbers "
+        f"write {where}: {tensor.name}: {{min: {at}, opt: {at}, max: {at}}}, with numbers "
         f"at position{'s' if len(free) > 1 else ''} {', '.join(map(str, free))}",
     )
 
@@ -44,7 +46,7 @@ def _precision(cell: Cell, interface: ModelInterface) -> Iterator[Problem]:
         return
     for feature in _LOW_PRECISION:
         if feature in interface.features:
-            yield Place(cell.target.document, ("variants", cell.variant.name, "precision")).problem(
+            yield cell.precision.problem(
                 f"precision 'fp32' was asked for, and the model is {feature} at "
                 f"'{interface.features[feature]}'",
                 "write 'precision: source' to build the model with the types that it has",
@@ -54,10 +56,12 @@ def _precision(cell: Cell, interface: ModelInterface) -> Iterator[Problem]:
 
 def _profile(profile: Profile, place: Place, interface: ModelInterface) -> Iterator[Problem]:
     inputs = {tensor.name: tensor for tensor in interface.inputs}
-    sizes: dict[str, tuple[str, int, tuple[int, int, int]]] = {}
+    meant = set()
+    sizes: dict[str, tuple[str, int, _Bounds]] = {}
     for name, given in profile.items():
         tensor = inputs.get(name)
         if tensor is None:
+            meant.add(nearest(name, inputs))
             message = f"the model has no input '{name}'"
             yield place.problem(message, did_you_mean(name, inputs), name)
             continue
@@ -66,15 +70,15 @@ def _profile(profile: Profile, place: Place, interface: ModelInterface) -> Itera
         if given.values is not None:
             yield from _values(given, tensor, place)
     for name, tensor in inputs.items():
-        if name not in profile and _is_dynamic(tensor):
-            yield place.problem(*_needs_range(tensor))
+        if name not in profile and name not in meant and _is_dynamic(tensor):
+            yield place.problem(*_needs_range(tensor, "here"))
 
 
 def _shape(
     shape: ShapeRange,
     tensor: TensorInterface,
     place: Place,
-    sizes: dict[str, tuple[str, int, tuple[int, int, int]]],
+    sizes: dict[str, tuple[str, int, _Bounds]],
 ) -> Iterator[Problem]:
     if len(shape.opt) != len(tensor.dims):
         yield place.problem(
@@ -85,11 +89,12 @@ def _shape(
         return
     for at, dim in enumerate(tensor.dims):
         found = (shape.min[at], shape.opt[at], shape.max[at])
-        shown = f"{found[0]} <= {found[1]} <= {found[2]}" if len(set(found)) > 1 else f"{found[0]}"
         if isinstance(dim, int) and found != (dim, dim, dim):
             yield place.problem(
-                f"dimension {at} of {tensor} is fixed by the model: expected {dim}, found {shown}",
-                f"write {dim} at position {at} of min, opt and max",
+                f"dimension {at} of {tensor} is fixed by the model: expected {dim}, "
+                f"found {_bounds(found)}",
+                f"write {dim} at position {at}"
+                + (" of min, opt and max" if len(set(found)) > 1 else ""),
                 tensor.name,
             )
         elif isinstance(dim, str):
@@ -98,10 +103,14 @@ def _shape(
                 yield place.problem(
                     f"dimension {at} of '{tensor.name}' and dimension {where} of '{other}' are "
                     f"both named '{dim}' in the model, so they are one size: expected "
-                    f"{first[0]} <= {first[1]} <= {first[2]}, found {shown}",
+                    f"{_bounds(first)}, found {_bounds(found)}",
                     None,
                     tensor.name,
                 )
+
+
+def _bounds(bounds: _Bounds) -> str:
+    return " <= ".join(map(str, bounds)) if len(set(bounds)) > 1 else str(bounds[0])
 
 
 def _values(given: InputRange, tensor: TensorInterface, place: Place) -> Iterator[Problem]:

@@ -263,16 +263,15 @@ class _Reader:
         return text
 
     def _number(self, node: yaml.ScalarNode, path: Path) -> int | float | None:
-        text = node.value
-        if _INTEGER.fullmatch(text):
-            if len(text) <= _MAX_DIGITS:
-                return int(text)
+        text, integer = node.value, node.tag.endswith("int")
+        if integer and _INTEGER.fullmatch(text) and len(text) <= _MAX_DIGITS:
+            return int(text)
+        if not integer and _DECIMAL.fullmatch(text) and math.isfinite(float(text)):
+            return float(text)
+        if len(text) > _MAX_DIGITS:
             message = f"expected a number of at most {_MAX_DIGITS} digits, found {len(text)}"
             self._problem(node, path, message)
             return None
-        integer = node.tag.endswith("int")
-        if not integer and _DECIMAL.fullmatch(text) and math.isfinite(float(text)):
-            return float(text)
         read = _CONSTRUCTOR.construct_yaml_int if integer else _CONSTRUCTOR.construct_yaml_float
         meaning = read(node)
         write = meaning if math.isfinite(meaning) else "a plain decimal number"

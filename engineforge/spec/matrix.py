@@ -44,9 +44,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A variant, and where its profiles, its target and each of its builder options stand."""
+    """A variant, and where it, its profiles, its target and each of its builder options stand."""
 
     variant: Variant
+    place: Place
+    precision: Place
     profiles: tuple[Place, ...]
     target: Place
     builder: Mapping[str, Place]
@@ -163,17 +165,15 @@ def expand(
     shared = _shared(raw, document, problems)
     source = raw["model"]["source"]
     cells = []
-    for variant in raw.get("variants", {"default": {}}):
-        own = raw.get("variants", {}).get(variant) or {}
-        own_place = Place(document, ("variants", variant))
+    for variant, own in raw.get("variants", {"default": {}}).items():
+        own_place = Place(document, ("variants", variant) if "variants" in raw else ())
         chosen = {
             key: (own[key], Place(document, (*own_place.path, key)))
             for key in _SHARED
             if key in own and key != "builder"
         }
-        if "inputs" in own or "profiles" in own:
-            _one_way(own, own_place, problems)
-        else:
+        _one_way(chosen, problems)
+        if "inputs" not in own and "profiles" not in own:
             chosen.update({k: shared[k] for k in ("inputs", "profiles") if k in shared})
         chosen.update(
             {k: shared[k] for k in ("precision", "targets") if k in shared and k not in own}
@@ -206,6 +206,8 @@ def expand(
                         builder=builder,
                         target=target,
                     ),
+                    place=own_place,
+                    precision=chosen.get("precision", (None, own_place))[1],
                     profiles=places,
                     target=place,
                     builder={o: option_places.get(o, place) for o in builder},
@@ -228,8 +230,6 @@ def _shared(
 ) -> dict[str, tuple[Any, Place]]:
     """What all variants have: `defaults`, or the same keys at the top of the file."""
     defaults = raw.get("defaults", {})
-    _one_way(raw, Place(document, ()), problems)
-    _one_way(defaults, Place(document, ("defaults",)), problems)
     shared = {}
     for key in _SHARED:
         if key in raw and key in defaults:
@@ -239,13 +239,15 @@ def _shared(
             shared[key] = (raw[key], Place(document, (key,)))
         elif key in defaults:
             shared[key] = (defaults[key], Place(document, ("defaults", key)))
+    _one_way(shared, problems)
     return shared
 
 
-def _one_way(raw: Mapping[str, Any], place: Place, problems: list[Problem]) -> None:
-    if "inputs" in raw and "profiles" in raw:
+def _one_way(given: Mapping[str, tuple[Any, Place]], problems: list[Problem]) -> None:
+    if "inputs" in given and "profiles" in given:
         message = "found both 'inputs' (one profile) and 'profiles' (several)"
-        problems.append(place.problem(message, "move 'inputs' into 'profiles'", "profiles"))
+        place = given["profiles"][1]
+        problems.append(place.problem(message, "move 'inputs' into 'profiles'"))
 
 
 def _profiles(
@@ -260,26 +262,25 @@ def _profiles(
         return (), ()
     profiles = tuple(
         {
-            name: read
+            name: _input(item, Place(at.document, (*at.path, name)), problems)
             for name, item in sorted(raw.items())
-            if (read := _input(item, Place(at.document, (*at.path, name)), problems))
         }
         for raw, at in each
     )
     return profiles, tuple(at for _, at in each)
 
 
-def _input(raw: Any, place: Place, problems: list[Problem]) -> InputRange | None:  # noqa: ANN401 - the schema checked it
+def _input(raw: Any, place: Place, problems: list[Problem]) -> InputRange:  # noqa: ANN401 - the schema checked it
+    """An input without shape and values is one that a problem was found in."""
     if isinstance(raw, list):
         raw = {"min": raw, "opt": raw, "max": raw}
     if not raw:
         problems.append(place.problem("expected min, opt and max, or values, found nothing"))
-        return None
     shape = _range(raw, place, problems) if "min" in raw else None
     values = None
     if "values" in raw:
         values = _range(raw["values"], Place(place.document, (*place.path, "values")), problems)
-    return InputRange(shape=shape, values=values) if shape or values else None
+    return InputRange(shape=shape, values=values)
 
 
 def _range(raw: Mapping[str, Any], place: Place, problems: list[Problem]) -> ShapeRange | None:

@@ -40,11 +40,14 @@ def _validator(kind: str) -> Draft202012Validator:
 
 def validate(kind: str, document: Document) -> list[Problem]:
     """All problems of a document, in no particular order; none means that the values fit."""
-    return [
-        problem
-        for error in _validator(kind).iter_errors(document.value)
-        for problem in _problems(document, error)
-    ]
+    # One problem may break several rules: 'min' needs 'opt', and so does 'max'.
+    return list(
+        dict.fromkeys(
+            problem
+            for error in _validator(kind).iter_errors(document.value)
+            for problem in _problems(document, error)
+        )
+    )
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -73,9 +76,9 @@ def describe(value: object) -> str:
         case str():
             return f"'{value}'"
         case list():
-            return f"a list of {len(value)}"
+            return f"a list of {len(value)}" if value else "an empty list"
         case Mapping():
-            return "a mapping"
+            return "a mapping" if value else "an empty mapping"
     return repr(value)
 
 
@@ -100,17 +103,16 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
     if isinstance(error.schema, Mapping):
         expected = error.schema.get("x-expected")
         hint = error.schema.get("x-hint")
+    if "propertyNames" in error.absolute_schema_path:
+        message = f"expected {expected or error.message} as a name, found {found}"
+        yield document.problem((*path, str(instance)), message)
+        return
     match error.validator:
         case "additionalProperties":
             names = list(error.schema.get("properties", {}))  # type: ignore[union-attr]
             for key in instance:
                 if key not in names:
                     yield document.problem((*path, key), "unknown key", did_you_mean(key, names))
-            return
-        case "propertyNames":
-            yield document.problem(
-                (*path, str(instance)), f"expected {_names(error)} as a name, found {found}"
-            )
             return
         case "required":
             for key in limit:
@@ -124,26 +126,26 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
         case "type":
             kinds = [limit] if isinstance(limit, str) else list(limit)
             expected = expected or " or ".join(_TYPES[kind] for kind in kinds)
-            if "string" in kinds and isinstance(instance, int | float) and not hint:
-                hint = f"write it in quotes: '{instance}', with all its digits"
+            number = isinstance(instance, int | float) and not isinstance(instance, bool)
+            if "string" in kinds and number and not hint:
+                digits = ", with all its digits" if isinstance(instance, float) else ""
+                hint = f"write it in quotes: '{instance}'{digits}"
         case "minimum":
             expected = expected or f"{limit} or more"
         case "maximum":
             expected = expected or f"{limit} or less"
+        case "minLength":
+            expected = expected or "some text"
         case "minItems":
-            expected = expected or f"at least {limit} item{'s' if limit > 1 else ''}"
+            expected = f"at least {limit} item{'s' if limit > 1 else ''}"
         case "minProperties":
             expected = expected or f"at least {limit} entr{'ies' if limit > 1 else 'y'}"
         case "maxProperties":
             expected = expected or f"at most {limit} entr{'ies' if limit > 1 else 'y'}"
         case "uniqueItems":
-            expected = expected or "no item twice"
+            expected = "no item twice"
+            found = " and ".join(sorted({describe(x) for x in instance if instance.count(x) > 1}))
         case "dependentRequired":
             missing = {each for keys in limit.values() for each in keys} - set(instance)
             expected, found = "min, opt and max together", "no " + " and no ".join(sorted(missing))
     yield document.problem(path, f"expected {expected or error.message}, found {found}", hint)
-
-
-def _names(error: ValidationError) -> str:
-    parent = error.schema if isinstance(error.schema, Mapping) else {}
-    return str(parent.get("propertyNames", {}).get("x-expected", "another form"))

@@ -32,7 +32,7 @@ from engineforge.worker.outcome import (
     Started,
     Waiting,
 )
-from engineforge.worker.process import Child
+from engineforge.worker.process import Child, Crashed
 from engineforge.worker.wire import write_profiles
 
 _MODEL = "model.onnx"
@@ -267,7 +267,9 @@ class Worker:
                 timeout=self._conditions.timeout,
             )
         except EngineForgeError as error:
-            failed = Failed(stage="engine", error=str(error), log=child.log_tail())
+            # What TensorRT answered is in the error; a crash has only its last words.
+            log = child.log_tail() if isinstance(error, Crashed) else ()
+            failed = Failed(stage="engine", error=str(error), log=log)
             raise _StageFailed(failed) from error
         finally:
             with self._lock:

@@ -32,7 +32,7 @@ h200:
 
 def test_check_counts_what_is_sound(forge: Forge) -> None:
     result = forge.run("check", "specs")
-    assert (result.code, result.out) == (0, "1 specs with 1 variants are sound\n")
+    assert (result.code, result.out) == (0, "sound: 1 spec with 1 variant\n")
 
 
 def test_check_as_json_has_every_problem_with_its_place(forge: Forge) -> None:
@@ -270,7 +270,7 @@ def test_data_goes_to_stdout_and_the_rest_to_stderr(forge: Forge) -> None:
     result = forge.run("build", "specs")
     (line,) = result.out.splitlines()
     assert line.startswith("net/fp32@ada  built in ")
-    assert "1 variants: 1 built, 0 reused" in result.err
+    assert "1 variant: 1 built, 0 reused" in result.err
 
 
 def test_json_stays_json_when_builds_fail(forge: Forge) -> None:
