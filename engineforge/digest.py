@@ -45,14 +45,14 @@ def _plain(value: object, where: str) -> object:
         case None | bool() | int():
             return value
         case str():
-            return str(value)
+            return str.__str__(value)
         case float():
             return _plain_float(value, where)
         case Mapping():
             for key in value:
                 if not isinstance(key, str):
                     raise TypeError(f"{where}: a key must be a string, found {key!r}")
-            return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+            return {str.__str__(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
         case list() | tuple():
             return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -22,6 +22,7 @@ from engineforge.spec.check import check_cell
 from engineforge.spec.load import Document, load
 from engineforge.spec.matrix import Cell, Place, Spec, expand, parse_targets
 from engineforge.spec.model import ModelInterface
+from engineforge.spec.salvage import salvage
 from engineforge.spec.validate import validate
 from engineforge.stages.sources import CANONICAL_FORMAT
 from engineforge.stages.sources.locate import locate
@@ -71,10 +72,13 @@ class Reader:
 
     def read(self, file: Path, name: str, targets: Digest, plan: Plan) -> list[PlannedVariant]:
         """The planned variants of a spec; none where it has problems, which `plan` is given."""
-        document = self._document(file, "spec", plan.problems)
+        problems: list[Problem] = []
+        document = self._document(file, "spec", problems)
         if document is None:
+            plan.problems += problems
             return []
-        spec, problems = expand(name, document, self.targets(), str(self._root / TARGETS))
+        spec, found = expand(name, document, self.targets(), str(self._root / TARGETS))
+        problems += found
         at_source = Place(document, ("model", "source", "path"))
         try:
             model = locate(spec.source, file.parent)
@@ -119,7 +123,8 @@ class Reader:
         return variants
 
     def _document(self, file: Path, kind: str, problems: list[Problem]) -> Document | None:
-        """A file's text as values that fit the schema, or None with its problems added."""
+        """A file's text as values that fit the schema, and its problems added. Where there are
+        some, it is what is left without them, to find the others; or None if that is too little."""
         try:
             data = file.read_bytes()
         except OSError as error:
@@ -131,7 +136,7 @@ class Reader:
             said = {problem.path for problem in found}
             found += [each for each in validate(kind, document) if each.path not in said]
         problems += found
-        return None if found else document
+        return salvage(kind, document) if document is not None and found else document
 
     def _inspected(self, model: Path) -> tuple[dict[Path, Digest], ModelInterface]:
         """Digests of all files of a model, and its interface: remembered, or looked at now."""

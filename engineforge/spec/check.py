@@ -23,7 +23,9 @@ def check_cell(cell: Cell, interface: ModelInterface) -> list[Problem]:
     if not cell.variant.profiles:
         for tensor in interface.inputs:
             if _is_dynamic(tensor):
-                problems.append(cell.place.problem(*_needs_range(tensor, "under 'inputs'")))
+                problems.append(
+                    cell.profiles_belong.problem(*_needs_range(tensor, "under 'inputs'"))
+                )
     return problems
 
 

@@ -44,12 +44,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A variant, and where it, its profiles, its target and each of its builder options stand."""
+    """A variant, and where its parts stand; `profiles_belong` is for one that has none."""
 
     variant: Variant
-    place: Place
     precision: Place
     profiles: tuple[Place, ...]
+    profiles_belong: Place
     target: Place
     builder: Mapping[str, Place]
 
@@ -119,26 +119,37 @@ def _target(name: str, raw: Mapping[str, Any], place: Place, problems: list[Prob
         toolchain=Toolchain(backend=backend, version=raw["version"], cuda=cuda),
         platform=raw.get("platform", "linux-x86_64"),
         compute_capabilities=sorted_capabilities(
-            [_capability(each) for each in raw.get("compute_capabilities", ())]
+            [
+                _capability(each, place, problems, "compute_capabilities", i)
+                for i, each in enumerate(raw["compute_capabilities"])
+            ]
         )
         if backend == "tensorrt_rtx"
         else (),
-        gpu=_gpu(raw["gpu"]) if backend == "tensorrt" else None,
+        gpu=_gpu(raw["gpu"], place, problems) if backend == "tensorrt" else None,
         driver=raw.get("driver"),
         builder=_options(raw.get("builder", {})),
     )
 
 
-def _capability(found: str | float) -> str:
+def _capability(
+    found: str | float, place: Place, problems: list[Problem], *below: str | int
+) -> str:
     # 8.9 and 12.0 have one decimal: their float says which was written.
-    return found if isinstance(found, str) else f"{found:.1f}"
+    if isinstance(found, str) or (found > 0 and found == round(found, 1)):
+        return found if isinstance(found, str) else f"{found:.1f}"
+    message = f"expected a compute capability, such as 8.9, found the number {found}"
+    problems.append(place.problem(message, None, *below))
+    return "0.0"
 
 
-def _gpu(raw: Mapping[str, Any]) -> Gpu:
+def _gpu(raw: Mapping[str, Any], place: Place, problems: list[Problem]) -> Gpu:
     sizes = ("memory", "l2_cache", "shared_memory_per_block", "shared_memory_per_sm")
     return Gpu(
         name=raw["name"],
-        compute_capability=_capability(raw["compute_capability"]),
+        compute_capability=_capability(
+            raw["compute_capability"], place, problems, "gpu", "compute_capability"
+        ),
         sm_count=raw["sm_count"],
         memory_bus_width=raw["memory_bus_width"],
         ecc=raw["ecc"],
@@ -164,8 +175,10 @@ def expand(
     problems: list[Problem] = []
     shared = _shared(raw, document, problems)
     source = raw["model"]["source"]
+    variants = raw.get("variants", {"default": {}})
+    per_variant = any("inputs" in own or "profiles" in own for own in variants.values())
     cells = []
-    for variant, own in raw.get("variants", {"default": {}}).items():
+    for variant, own in variants.items():
         own_place = Place(document, ("variants", variant) if "variants" in raw else ())
         chosen = {
             key: (own[key], Place(document, (*own_place.path, key)))
@@ -206,11 +219,17 @@ def expand(
                         builder=builder,
                         target=target,
                     ),
-                    place=own_place,
                     precision=chosen.get("precision", (None, own_place))[1],
                     profiles=places,
+                    # What all variants lack, the file lacks.
+                    profiles_belong=own_place if per_variant else Place(document, ()),
                     target=place,
-                    builder={o: option_places.get(o, place) for o in builder},
+                    builder={
+                        option: option_places.get(
+                            option, Place(document, (*place.path, "builder", option))
+                        )
+                        for option in builder
+                    },
                 )
             )
     spec = Spec(

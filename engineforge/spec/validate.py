@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
 KINDS = ("spec", "targets")
+_MAX_NAMES = 20
 
 
 @cache
@@ -32,7 +33,8 @@ def schema(kind: str) -> dict[str, Any]:
 
 
 @cache
-def _validator(kind: str) -> Draft202012Validator:
+def validator(kind: str) -> Draft202012Validator:
+    """The validator of one kind of file."""
     from jsonschema import Draft202012Validator
 
     return Draft202012Validator(schema(kind))
@@ -44,7 +46,7 @@ def validate(kind: str, document: Document) -> list[Problem]:
     return list(
         dict.fromkeys(
             problem
-            for error in _validator(kind).iter_errors(document.value)
+            for error in validator(kind).iter_errors(document.value)
             for problem in _problems(document, error)
         )
     )
@@ -57,10 +59,12 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str | None:
-    """A hint that names the nearest valid name, or all of them where none is near."""
+    """A hint that names the nearest valid name, or all of them where none is near and they fit."""
     names = sorted(names)
     if close := nearest(name, names):
         return f"did you mean '{close}'?"
+    if len(names) > _MAX_NAMES:
+        return f"`engineforge schema` prints all {len(names)} names"
     return f"there is: {', '.join(names)}" if names else None
 
 
@@ -128,8 +132,9 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
             expected = expected or " or ".join(_TYPES[kind] for kind in kinds)
             number = isinstance(instance, int | float) and not isinstance(instance, bool)
             if "string" in kinds and number and not hint:
-                digits = ", with all its digits" if isinstance(instance, float) else ""
-                hint = f"write it in quotes: '{instance}'{digits}"
+                # 12.10 was read as 12.1: only its author knows the digits.
+                as_written = isinstance(instance, int)
+                hint = "write it in quotes" + (f": '{instance}'" if as_written else "")
         case "minimum":
             expected = expected or f"{limit} or more"
         case "maximum":

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 READ_ONLY = 0o444
+_POLL_SECONDS = 0.05
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -32,16 +33,16 @@ def write_new(path: Path, data: bytes) -> None:
 def replace(path: Path, data: bytes, staging: Path, *, durable: bool = True) -> None:
     """Write a whole file in place of another (or none): a reader sees the old one or the new."""
     temporary = staging / f"replace-{os.getpid()}-{time.monotonic_ns()}"
-    with temporary.open("xb") as file:
-        try:
+    try:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-    temporary.replace(path)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     if durable:
         sync_folder(path.parent)
 
@@ -85,7 +86,7 @@ def publish_folder(staged: Path, final: Path) -> bool:
         # rename(2) refuses to replace a folder that holds something: the first one wins.
         staged.rename(final)
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             return False
         raise
     sync_folder(final.parent)
@@ -110,20 +111,29 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
+def remove_old(path: Path, seconds: float) -> None:
+    """Remove a file that was not written to for so long, if it is still there."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_mtime + seconds < time.time():
+            path.unlink()
+
+
 @contextlib.contextmanager
 def lock(path: Path, text: str, waiting: Callable[[str], None] | None = None) -> Iterator[bool]:
     """Hold an exclusive lock on a file made for it; yields False where the file system has none.
 
-    The kernel frees it when this process ends, however it ends. `waiting` is told once what the
-    holder wrote into the file (`text`). Locks save work; they are never what makes it correct.
+    The kernel frees it when this process ends, however it ends. `waiting` is told again and again
+    what the holder wrote into the file (`text`); what it raises ends the wait. Locks save work;
+    they are never what makes it correct.
     """
     handle = _locked(path, waiting)
     if handle is None:
         yield False
         return
     try:
-        os.ftruncate(handle, 0)
-        os.write(handle, text.encode())
+        with contextlib.suppress(OSError):  # on a full disk the holder has no name
+            os.ftruncate(handle, 0)
+            os.write(handle, text.encode())
         yield True
     finally:
         path.unlink(missing_ok=True)
@@ -135,13 +145,10 @@ def _locked(path: Path, waiting: Callable[[str], None] | None) -> int | None:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            while not _flocked(handle, blocking=waiting is None):
                 if waiting is not None:
                     waiting(os.pread(handle, 200, 0).decode(errors="replace") or "another process")
-                    waiting = None
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                    time.sleep(_POLL_SECONDS)
             if _still_named(handle, path):
                 return handle
         except OSError as error:
@@ -153,6 +160,14 @@ def _locked(path: Path, waiting: Callable[[str], None] | None) -> int | None:
             os.close(handle)
             raise
         os.close(handle)
+
+
+def _flocked(handle: int, *, blocking: bool) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
 
 
 def try_lock(path: Path) -> int | None:

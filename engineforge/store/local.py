@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engineforge.digest import Digest, digest_file, digest_value
-from engineforge.errors import HostUnfit
+from engineforge.errors import HostUnfit, StoreCorrupt
 from engineforge.store import files
 from engineforge.store.manifest import BadManifest, Manifest, PlanRecord, StoredFile
 
 MANIFEST = "manifest.json"
+_HALF_WRITTEN_SECONDS = 86_400
 _ENTRIES, _PLANS = "entries-v1", "plans-v1"
 # https://bford.info/cachedir/
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is EngineForge's cache.\n"
@@ -54,11 +55,15 @@ class LocalStore:
 
     def create(self) -> None:
         """Make the folder and its tag; HostUnfit where it cannot be written."""
-        try:
+        with self._writing():
             files.make_folder(self.root / "staging")
             if not (tag := self.root / "CACHEDIR.TAG").exists():
-                with contextlib.suppress(FileExistsError):
-                    files.write_new(tag, _TAG)
+                files.replace(tag, _TAG, self.root / "staging")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise HostUnfit(
                 f"the cache '{self.root}' cannot be written: {error.strerror}",
@@ -85,7 +90,7 @@ class LocalStore:
         except BadManifest as error:
             self.quarantine(stage, key, str(error))
             return None
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             if path.exists():
                 self.quarantine(stage, key, f"'{Path(error.filename).name}' is missing")
             return None
@@ -113,8 +118,10 @@ class LocalStore:
         with contextlib.suppress(FileNotFoundError):
             try:
                 moved = files.move_aside(path, self.root / "quarantine")
-            except PermissionError:
-                what += " (and cannot be moved: the cache is read-only)"
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                what += f" (and cannot be moved: {error.strerror})"
         fault = Fault(what, moved)
         self.faults.append(fault)
         self._said(str(fault))
@@ -159,7 +166,8 @@ class LocalStore:
         record: Mapping[str, object],
     ) -> Entry:
         """Publish a staged folder as the entry of its key. `digests` are of files hashed while
-        they were written; the others are hashed here. The entry that is there already wins."""
+        they were written; the others are hashed here. The entry that is there already wins, and
+        StoreCorrupt is raised where it is broken and cannot be moved."""
         stored = dict(digests)
         for file in staged.iterdir():
             if file.name not in stored:
@@ -171,13 +179,14 @@ class LocalStore:
         files.write_new(staged / MANIFEST, manifest.to_bytes())
         files.seal_folder(staged)
         final = self.entry_path(stage, key)
-        if files.publish_folder(staged, final):
-            return Entry(final, manifest)
-        if (first := self.get(stage, key)) is not None:
-            files.remove_folder(staged)
-            return first
-        files.publish_folder(staged, final)
-        return Entry(final, manifest)
+        for _ in range(2):
+            if files.publish_folder(staged, final):
+                return Entry(final, manifest)
+            # Where that one is broken, this moves it aside.
+            if (first := self.get(stage, key)) is not None:
+                files.remove_folder(staged)
+                return first
+        raise StoreCorrupt(f"'{final}' is corrupt, and cannot be replaced", hint="remove it")
 
     def entries(self, stage: str) -> Iterator[Entry]:
         """Every entry of a stage, by key. Broken ones are quarantined on the way."""
@@ -199,22 +208,24 @@ class LocalStore:
         self.create()
         self._sweep()
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        with files.lock(self.root / "staging" / f"{name}.lock", name):
-            folder = self.root / "staging" / name
-            folder.mkdir()
-            try:
-                yield Session(self.root, folder)
-            finally:
-                files.remove_folder(folder)
+        folder = self.root / "staging" / name
+        with contextlib.ExitStack() as stack:
+            with self._writing():
+                stack.enter_context(files.lock(folder.with_name(f"{name}.lock"), name))
+                folder.mkdir()
+            stack.callback(files.remove_folder, folder)
+            yield Session(self.root, folder)
 
     def _sweep(self) -> None:
-        """Remove the staging folders of processes that are gone."""
-        for lock in (self.root / "staging").glob("*.lock"):
-            handle = files.try_lock(lock)
-            if handle is not None:
-                files.remove_folder(lock.with_suffix(""))
-                lock.unlink(missing_ok=True)
-                os.close(handle)
+        """Remove the staging folders of processes that are gone, and half-written files."""
+        for path in (self.root / "staging").iterdir():
+            if path.suffix == ".lock":
+                if (handle := files.try_lock(path)) is not None:
+                    files.remove_folder(path.with_suffix(""))
+                    path.unlink(missing_ok=True)
+                    os.close(handle)
+            elif not path.is_dir():
+                files.remove_old(path, _HALF_WRITTEN_SECONDS)
 
 
 class Session:

@@ -11,6 +11,7 @@ from typing import Any
 from engineforge.digest import Digest, digest_bytes, digest_value
 
 FORMAT = 1
+_SEAL = "sha256_of_the_rest"
 
 
 class BadManifest(ValueError):
@@ -105,28 +106,29 @@ class PlanRecord:
             raise BadManifest(f"a field is missing or of the wrong kind: {error}") from error
 
 
-def _seal(document: dict[str, Any]) -> bytes:
+def _seal(document: Mapping[str, Any]) -> bytes:
     # json.dumps, not canonical JSON: people read these files, and records hold fractions.
-    text = json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False)
-    sealed = {**json.loads(text), "sha256_of_the_rest": digest_bytes(_rest(document))}
-    return (json.dumps(sealed, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
-
-
-def _rest(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    rest = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    sealed = {**document, _SEAL: digest_bytes(rest.encode())}
+    text = json.dumps(sealed, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    return (text + "\n").encode()
 
 
 def _unseal(data: bytes) -> dict[str, Any]:
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadManifest(f"not JSON: {error}") from error
     if not isinstance(document, dict):
         raise BadManifest("not a JSON object")
-    sealed = document.pop("sha256_of_the_rest", None)
+    document.pop(_SEAL, None)
     if document.get("format") != FORMAT:
         # Fail closed: a later version may mean other things by the same names.
         raise BadManifest(f"format {document.get('format')!r}, and this version reads {FORMAT}")
-    if sealed != digest_bytes(_rest(document)):
+    try:
+        unchanged = _seal(document) == data
+    except ValueError:  # what JSON may spell and `_seal` never writes: NaN, a lone surrogate
+        unchanged = False
+    if not unchanged:
         raise BadManifest("its bytes were changed after they were written")
     return document

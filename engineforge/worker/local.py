@@ -58,6 +58,10 @@ class _StageFailed(Exception):
         self.failed = failed
 
 
+class _Stopped(Exception):
+    """The run was stopped while this variant waited for another process."""
+
+
 class Worker:
     """Carries out jobs; all its threads share one store, one session and one importer."""
 
@@ -120,6 +124,8 @@ class Worker:
             return self._carry_out(job)
         except _StageFailed as failure:
             return failure.failed
+        except _Stopped:
+            return Skipped(why=self._stop or "stopped")
         except EngineForgeError as error:
             return Failed(stage="engine", error=str(error))
         except OSError as error:
@@ -145,13 +151,16 @@ class Worker:
         waited: list[str] = []
 
         def waiting(holder: str) -> None:
-            waited.append(holder)
-            self._conditions.observe(Waiting(label, holder))
+            if self._stop is not None:
+                raise _Stopped
+            if holder not in waited:
+                waited.append(holder)
+                self._conditions.observe(Waiting(label, holder))
 
         since = self._conditions.now().isoformat(timespec="seconds")
         with self._session.building("engine", key, since, waiting):
             if (entry := whole(self._store, self._index, "engine", key)) is not None:
-                by = waited[0] if waited else "another variant of this run"
+                by = waited[-1] if waited else "another variant of this run"
                 return self._reused(job, imported, entry, f"built by {by}")
             if self._stop is not None:
                 return Skipped(why=self._stop)
@@ -268,8 +277,8 @@ class Worker:
             )
         except EngineForgeError as error:
             # What TensorRT answered is in the error; a crash has only its last words.
-            log = child.log_tail() if isinstance(error, Crashed) else ()
-            failed = Failed(stage="engine", error=str(error), log=log)
+            said = child.log_tail() if isinstance(error, Crashed) else ()
+            failed = Failed(stage="engine", error=str(error), log=said)
             raise _StageFailed(failed) from error
         finally:
             with self._lock:

@@ -1,0 +1,57 @@
+"""What of an invalid document can still be checked, so that one typo does not hide the next."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from engineforge.spec.load import Document, Path
+from engineforge.spec.validate import validator
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
+
+_ROUNDS = 10
+# Without one of these, a spec would be found to lack what it merely misspells.
+_NEEDED = frozenset({"inputs", "profiles", "model", "targets"})
+
+
+def salvage(kind: str, document: Document) -> Document | None:
+    """The document without what violates its schema; None where that leaves too little."""
+    value: Any = copy.deepcopy(document.value)
+    for _ in range(_ROUNDS):
+        errors = list(validator(kind).iter_errors(value))
+        if not errors:
+            return Document(document.file, value, document.marks)
+        for path in {each for error in errors for each in _offending(error)}:
+            if not path or _NEEDED & set(path):
+                return None
+            _remove(value, path)
+    return None
+
+
+def _offending(error: ValidationError) -> Iterator[Path]:
+    path: Path = tuple(error.absolute_path)
+    instance: Any = error.instance
+    if error.validator == "additionalProperties" and isinstance(error.schema, dict):
+        known = error.schema.get("properties", {})
+        yield from ((*path, key) for key in instance if key not in known)
+        return
+    if error.validator == "propertyNames":
+        yield (*path, str(instance))
+        return
+    # A list is removed whole: its items are known by their place.
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
+    yield path
+
+
+def _remove(value: Any, path: Path) -> None:  # noqa: ANN401 - any tree of JSON values
+    for part in path[:-1]:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return  # gone with something above it
+    if isinstance(value, dict):
+        value.pop(path[-1], None)
