@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from engineforge.digest import Digest, digest_value, document
 from engineforge.spec.model import Profile, Variant
+from engineforge.target import Target
 
 KEY_FORMAT = 1
 
@@ -66,9 +67,19 @@ def recipe(variant: Variant, builder: Mapping[str, object]) -> EngineRecipe:
     return EngineRecipe(
         profiles=tuple(_profile(profile) for profile in variant.profiles),
         builder=builder,
-        target=variant.target.identity(),
+        target=_identity(variant.target, builder.get("hardware_compatibility")),
         toolchain=document(variant.target.toolchain),
     )
+
+
+def _identity(target: Target, compatibility: object) -> dict[str, object]:
+    # A compatible engine is for more GPUs than the one it is built on: the level is in `builder`.
+    identity = target.identity()
+    if target.gpu is not None and compatibility == "ampere_plus":
+        del identity["gpu"]
+    elif target.gpu is not None and compatibility == "same_compute_capability":
+        identity["gpu"] = {"compute_capability": target.gpu.compute_capability}
+    return identity
 
 
 def _profile(profile: Profile) -> dict[str, object]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from engineforge.backends import host
 from engineforge.backends.capability import lacks, unknown_capabilities
-from engineforge.backends.options import refusals, resolve
+from engineforge.backends.options import BY_NAME, refusals, resolve
 from engineforge.digest import Digest, digest_value
 from engineforge.errors import EngineForgeError, Problem, SpecError
 from engineforge.plan.keys import OnnxKey, PlanKey, recipe
@@ -93,6 +93,7 @@ class Reader:
         for cell in spec.cells:
             problems += check_cell(cell, interface)
             problems += _backend_problems(cell, interface)
+            problems += _plugin_problems(cell, file.parent)
         if problems:
             plan.problems += dict.fromkeys(problems)
             return []
@@ -103,14 +104,15 @@ class Reader:
             external = {each: digests[model.parent / each] for each in interface.external}
             job = Job(
                 variant=cell.variant,
-                key=_plan_key(cell, digests[model], external),
+                key=self._plan_key(cell, file.parent, digests[model], external),
                 model=model,
                 external=external,
                 interface=interface,
                 stats=stats,
             )
             variants.append(self._planned(job))
-        if not self._versions:
+        # What is remembered knows of the model's files only.
+        if not self._versions and not any(True for cell in spec.cells for _ in _plugins(cell)):
             remember(
                 self._index,
                 name=name,
@@ -150,6 +152,16 @@ class Reader:
             self._index.know_model(digest_value(list(digests.values())), b"inspected")
         return digests, read_interface(json.loads(interface))
 
+    def _plan_key(
+        self, cell: Cell, folder: Path, model: Digest, external: Mapping[str, Digest]
+    ) -> PlanKey:
+        builder = resolve(cell.variant.builder, cell.variant.target)
+        for option, libraries in _plugins(cell):
+            # What a library is called, and where it is, says nothing of what it does.
+            builder[option] = [self._index.digest(folder / each) for each in libraries]
+        onnx = OnnxKey(canonical=CANONICAL_FORMAT, model=model, external=tuple(external.values()))
+        return PlanKey(onnx=onnx, engine=recipe(cell.variant, builder))
+
     def _planned(self, job: Job) -> PlannedVariant:
         variant = job.variant
         history = self._index.history(variant.label)
@@ -183,12 +195,6 @@ class Reader:
         )
 
 
-def _plan_key(cell: Cell, model: Digest, external: Mapping[str, Digest]) -> PlanKey:
-    onnx = OnnxKey(canonical=CANONICAL_FORMAT, model=model, external=tuple(external.values()))
-    builder = resolve(cell.variant.builder, cell.variant.target)
-    return PlanKey(onnx=onnx, engine=recipe(cell.variant, builder))
-
-
 def _backend_problems(cell: Cell, interface: ModelInterface) -> list[Problem]:
     target = cell.variant.target
     refused = refusals(cell.variant.builder, target)
@@ -197,6 +203,20 @@ def _backend_problems(cell: Cell, interface: ModelInterface) -> list[Problem]:
         *(cell.builder[each.option].problem(each.message, each.hint) for each in refused),
         *(cell.target.problem(each.message, each.hint) for each in lacking),
     ]
+
+
+def _plugins(cell: Cell) -> Iterator[tuple[str, list[str]]]:
+    """Each option whose value is plugin libraries, relative to the spec."""
+    for name, value in cell.variant.builder.items():
+        if BY_NAME[name].kind == "plugin" and isinstance(value, list):
+            yield name, value
+
+
+def _plugin_problems(cell: Cell, folder: Path) -> Iterator[Problem]:
+    for option, libraries in _plugins(cell):
+        for each in libraries:
+            if not (folder / each).is_file():
+                yield cell.builder[option].problem(f"the plugin library '{each}' does not exist")
 
 
 def _notes(spec: Spec) -> list[str]:

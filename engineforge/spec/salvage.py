@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from engineforge.spec.load import Document, Path
-from engineforge.spec.validate import validator
+from engineforge.spec.validate import nearest, validator
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _ROUNDS = 10
 # Without one of these, a spec would be found to lack what it merely misspells.
 _NEEDED = frozenset({"inputs", "profiles", "model", "targets"})
+_WHOLE = frozenset({("defaults",), ("variants",)})
 
 
 def salvage(kind: str, document: Document) -> Document | None:
@@ -25,9 +26,10 @@ def salvage(kind: str, document: Document) -> Document | None:
         if not errors:
             return Document(document.file, value, document.marks)
         for path in {each for error in errors for each in _offending(error)}:
-            if not path or _NEEDED & set(path):
+            if not path or _NEEDED & set(path) or path in _WHOLE:
                 return None
-            _remove(value, path)
+            # A target is checked whole or not at all.
+            _remove(value, path[:1] if kind == "targets" else path)
     return None
 
 
@@ -36,7 +38,9 @@ def _offending(error: ValidationError) -> Iterator[Path]:
     instance: Any = error.instance
     if error.validator == "additionalProperties" and isinstance(error.schema, dict):
         known = error.schema.get("properties", {})
-        yield from ((*path, key) for key in instance if key not in known)
+        for key in instance:
+            if key not in known:
+                yield () if nearest(key, known) in _NEEDED else (*path, key)
         return
     if error.validator == "propertyNames":
         yield (*path, str(instance))

@@ -16,6 +16,7 @@ import msgspec
 
 from engineforge.digest import Digest, digest_file
 from engineforge.store import files
+from engineforge.store.local import plan_path
 
 _FORMAT = 1
 _HEADER = b"engineforge index\n"
@@ -164,12 +165,7 @@ class Index:
     def entry_is_known(self, stage: str, key: str, folder: Path) -> bool:
         """Whether an entry's files were hashed before, and none was touched since."""
         known = self._new.entries.get(f"{stage}/{key}") or self._data.entries.get(f"{stage}/{key}")
-        if known is None:
-            return False
-        try:
-            return all(stat_of(folder / name) == tuple(stat) for name, stat in known.files)
-        except OSError:
-            return False
+        return known is not None and _untouched(known, folder)
 
     def know_entry(self, stage: str, key: str, folder: Path) -> None:
         """Remember an entry whose files have just been hashed (or written) and match."""
@@ -179,12 +175,17 @@ class Index:
             self._new.entries[f"{stage}/{key}"] = KnownEntry(key, stats)
 
     def engine_of(self, plan: str) -> str | None:
-        """The engine key that a plan is known to have led to."""
+        """The engine key that a plan is known to have led to, if its record was not touched."""
         known = self._new.entries.get(f"plan/{plan}") or self._data.entries.get(f"plan/{plan}")
-        return known.key if known else None
+        record = plan_path(self._root, plan).parent
+        return known.key if known and _untouched(known, record) else None
 
     def know_engine_of(self, plan: str, engine: str) -> None:
-        self._new.entries[f"plan/{plan}"] = KnownEntry(engine, [])
+        """Remember a plan whose record has just been read or written."""
+        record = plan_path(self._root, plan)
+        stat = _stat_or_none(record)
+        if stat is not None and self._wait_until_settled([stat]):
+            self._new.entries[f"plan/{plan}"] = KnownEntry(engine, [(record.name, stat)])
 
     def spec(self, fingerprint: str) -> SpecFacts | None:
         return self._data.specs.get(fingerprint)
@@ -218,6 +219,13 @@ class Index:
 def stat_of(path: Path) -> Stat:
     found = path.stat()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _untouched(known: KnownEntry, folder: Path) -> bool:
+    try:
+        return all(stat_of(folder / name) == tuple(stat) for name, stat in known.files)
+    except OSError:
+        return False
 
 
 def _stat_or_none(path: Path) -> Stat | None:

@@ -45,6 +45,11 @@ class Fault:
         return f"{self.what}; moved to '{self.moved_to}'" if self.moved_to else self.what
 
 
+def plan_path(root: Path, key: str) -> Path:
+    """Where the record of a plan stands, by the digits of its key."""
+    return root / _PLANS / key[:2] / f"{key}.json"
+
+
 class LocalStore:
     """`said` is told of every fault at once, and `faults` keeps them."""
 
@@ -74,7 +79,7 @@ class LocalStore:
         return self.root / _ENTRIES / stage / key.hex[:2] / key.hex
 
     def plan_path(self, key: Digest) -> Path:
-        return self.root / _PLANS / key.hex[:2] / f"{key.hex}.json"
+        return plan_path(self.root, key.hex)
 
     def get(self, stage: str, key: Digest) -> Entry | None:
         """The entry if it is there whole: manifest sound, files present and of their sizes."""
@@ -206,11 +211,11 @@ class LocalStore:
     def session(self) -> Iterator[Session]:
         """Work in progress of this process, gone when it ends; that of dead ones goes first."""
         self.create()
-        self._sweep()
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         folder = self.root / "staging" / name
         with contextlib.ExitStack() as stack:
             with self._writing():
+                self._sweep()
                 stack.enter_context(files.lock(folder.with_name(f"{name}.lock"), name))
                 folder.mkdir()
             stack.callback(files.remove_folder, folder)

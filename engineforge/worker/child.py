@@ -22,6 +22,7 @@ from engineforge.errors import EngineForgeError
 # TensorRT recurses over chains of layers: 3,000 elementwise nodes overflow the usual 8 MB.
 _STACK_BYTES = 1 << 30
 _PARENT_IS_GONE = 3
+_WRITTEN = ("engine", "canonical", "bind")
 
 
 def main() -> None:
@@ -45,7 +46,9 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     except MemoryError:
         return {"error": "out of memory", "hint": None}
     except OSError as error:
-        return {"error": str(error), "hint": None}
+        # A write that fails, as on a full disk, does not say where.
+        where = error.filename or next(filter(None, map(request.get, _WRITTEN)), "")
+        return {"error": f"{error.strerror or error}: '{where}'", "hint": None}
 
 
 def _inspect(request: Mapping[str, Any]) -> dict[str, Any]:

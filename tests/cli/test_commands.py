@@ -278,3 +278,18 @@ def test_json_stays_json_when_builds_fail(forge: Forge) -> None:
     result = forge.build()
     assert result.code == 1
     assert json.loads(result.out)["variants"][0]["outcome"] == "failed"
+
+
+def test_plugin_libraries_are_keyed_by_content(forge: Forge) -> None:
+    forge.spec("targets", CLASSIC)
+    forge.edit("net", "[ada]", "[h200]\nbuilder: {tensorrt: {plugins: [libfoo.so]}}")
+    assert "the plugin library 'libfoo.so' does not exist" in forge.run("check", "specs").err
+    (forge.specs / "libfoo.so").write_bytes(b"one")
+    (before,) = forge.plan()
+    (forge.specs / "libfoo.so").rename(forge.specs / "libbar.so")
+    forge.edit("net", "libfoo", "libbar")
+    (renamed,) = forge.plan()
+    assert renamed["plan"] == before["plan"]
+    (forge.specs / "libbar.so").write_bytes(b"two")
+    (changed,) = forge.plan()
+    assert changed["plan"] != before["plan"]

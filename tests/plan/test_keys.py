@@ -9,7 +9,9 @@ import pytest
 
 from engineforge.digest import Digest, digest_bytes, digest_value, document
 from engineforge.plan.explain import changes
-from engineforge.plan.keys import EngineKey, EngineRecipe, OnnxKey, PlanKey
+from engineforge.plan.keys import EngineKey, EngineRecipe, OnnxKey, PlanKey, recipe
+from engineforge.spec.model import Variant
+from tests.backends.test_options import target as classic_target
 
 _RECIPE = EngineRecipe(
     profiles=({"x": {"shape": {"min": [1], "opt": [2], "max": [4]}}},),
@@ -77,3 +79,22 @@ def test_explaining_names_files_rather_than_digests() -> None:
     other = dataclasses.replace(_PLAN, onnx=dataclasses.replace(_ONNX, model=digest_bytes(b"n")))
     (change,) = changes(document(_PLAN), document(other), ("net.onnx", "weights.bin"))
     assert str(change).startswith("model 'net.onnx' changed (")
+
+
+@pytest.mark.parametrize(
+    ("level", "identity"),
+    [
+        ("none", ["gpu", "platform"]),
+        ("ampere_plus", ["platform"]),
+        ("same_compute_capability", ["gpu", "platform"]),
+    ],
+)
+def test_a_hardware_compatible_engine_is_not_tied_to_one_gpu(
+    level: str, identity: list[str]
+) -> None:
+    target = classic_target("tensorrt", "10.13.3.9")
+    variant = Variant(spec="s", name="v", precision="fp32", profiles=(), builder={}, target=target)
+    found = recipe(variant, {"hardware_compatibility": level}).target
+    assert sorted(found) == identity
+    if level == "same_compute_capability":
+        assert found["gpu"] == {"compute_capability": "9.0"}
