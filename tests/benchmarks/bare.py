@@ -12,10 +12,10 @@ import json
 import os
 import sys
 
-import tensorrt_rtx as trt
+import tensorrt_rtx as trt  # type: ignore[import-untyped, unused-ignore]
 
 
-class Writer(trt.IStreamWriter):  # type: ignore[misc, name-defined, unused-ignore]
+class Writer(trt.IStreamWriter):  # type: ignore[misc]
     """Writes what TensorRT hands over, and does nothing else."""
 
     def __init__(self, descriptor: int) -> None:

@@ -6,16 +6,17 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.models import save
+from tests.models import Dim, save
 
 CAPABILITIES = ("8.9", "8.0", "8.6", "12.0")
 """Those of the targets: a spec builds for the first, or with `-four` in its name for each."""
@@ -151,7 +152,8 @@ def _mlp(path: Path, *, external: str | None) -> None:
         nodes.append(helper.make_node("MatMul", [last, f"w{i}"], [f"m{i}"], name=f"matmul{i}"))
         nodes.append(helper.make_node("Relu", [f"m{i}"], [f"y{i}"], name=f"relu{i}"))
         last = f"y{i}"
-    _save(path, nodes, weights, ("x", ["batch", _WIDTH]), (last, ["batch", _WIDTH]), external)
+    ends = {"x": ("batch", _WIDTH), last: ("batch", _WIDTH)}
+    save(_graph(nodes, weights, ends), path, external=external)
 
 
 class _Layers:
@@ -168,7 +170,7 @@ class _Layers:
         self.weights.append(numpy_helper.from_array(values, name))
         return name
 
-    def node(self, kind: str, inputs: Sequence[str], **attributes: object) -> str:
+    def node(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:  # noqa: ANN401 - as `make_node`
         name = f"{kind.lower()}{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [f"{name}:0"], name=name, **attributes))
         return f"{name}:0"
@@ -208,17 +210,17 @@ def _resnet50(path: Path) -> None:
     y = layers.node("Flatten", [layers.node("GlobalAveragePool", [y])])
     head = layers.weight("fc", (1000, channels))
     y = layers.node("Gemm", [y, head, layers.weight("fc.bias", (1000,))], transB=1)
-    image = ("image", ["batch", 3, 224, 224])
-    _save(path, layers.nodes, layers.weights, image, (y, ["batch", 1000]), None)
+    ends = {"image": ("batch", 3, 224, 224), y: ("batch", 1000)}
+    save(_graph(layers.nodes, layers.weights, ends), path)
 
 
-def _save(
-    path: Path,
+def _graph(
     nodes: Sequence[onnx.NodeProto],
     weights: Sequence[onnx.TensorProto],
-    taken: tuple[str, Sequence[str | int]],
-    given: tuple[str, Sequence[str | int]],
-    external: str | None,
-) -> None:
-    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, d) for n, d in (taken, given)]
-    save(helper.make_graph(nodes, "g", ends[:1], ends[1:], weights), path, external=external)
+    ends: Mapping[str, Sequence[Dim]],
+) -> onnx.GraphProto:
+    """`ends` are the input and the output, in that order."""
+    taken, given = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in ends.items()
+    )
+    return helper.make_graph(nodes, "benchmark", [taken], [given], weights)
