@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from engineforge.errors import EngineForgeError
 from engineforge.spec.model import Profile
-from engineforge.target import Target, Toolchain
+from engineforge.target import Target
 
 
 class BuildError(EngineForgeError):
@@ -39,11 +38,3 @@ class BuildOutput:
     build_seconds: float
     toolchain: Mapping[str, str]
     warnings: Sequence[str]
-
-
-class Backend(Protocol):
-    """`detect` loads nothing; `build` is called in a process of its own."""
-
-    def detect(self, name: str) -> Toolchain | None: ...
-
-    def build(self, request: BuildRequest, engine: Path, log: Path) -> BuildOutput: ...

@@ -58,7 +58,8 @@ def lacks(interface: ModelInterface, target: Target) -> list[Lack]:
     found = []
     for feature, (words, capabilities) in _RTX.items():
         where = interface.features.get(feature)
-        missing = [c for c in target.compute_capabilities if c not in capabilities]
+        asked = [c for c in target.compute_capabilities if c in RTX_CAPABILITIES]
+        missing = [c for c in asked if c not in capabilities]
         if where is None or not missing:
             continue
         have = ", ".join(capabilities) or "none"

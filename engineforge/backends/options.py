@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from packaging.specifiers import SpecifierSet
-
 from engineforge.target import Target
 
 Kind = Literal[
@@ -177,6 +175,8 @@ class Refusal:
 
 
 def _has(versions: str | None, version: str) -> bool:
+    from packaging.specifiers import SpecifierSet  # the child that builds needs the table alone
+
     return versions is not None and SpecifierSet(versions).contains(version, prereleases=True)
 
 
@@ -202,7 +202,7 @@ def refusals(asked: Mapping[str, object], target: Target) -> list[Refusal]:
             rtx = chain.backend == "tensorrt_rtx"
             why = option.why_not_rtx if rtx and option.tensorrt_rtx is None else "does not have it"
             message = f"target '{target.name}': {chain.backend} {chain.version} {why}"
-            found.append(Refusal(name, message, _who_has(option)))
+            found.append(Refusal(name, message, _who_has(option, chain.backend)))
     for feature in _mapping(asked.get("preview_features")):
         if not _has(_PREVIEWS[chain.backend].get(feature), chain.version):
             message = (
@@ -227,19 +227,13 @@ def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _who_has(option: Option) -> str:
-    have = []
-    if option.tensorrt is not None:
-        have.append(f"tensorrt {option.tensorrt}".rstrip())
-    if option.tensorrt_rtx is not None:
-        have.append(f"tensorrt_rtx {option.tensorrt_rtx}".rstrip())
-    other = " and ".join(have)
-    return (
-        f"{other} {'has' if len(have) == 1 else 'have'} it: put it under 'builder.tensorrt', "
-        "or take it out"
-        if option.tensorrt_rtx is None
-        else f"{other} has it"
-    )
+def _who_has(option: Option, backend: str) -> str:
+    have = {"tensorrt": option.tensorrt, "tensorrt_rtx": option.tensorrt_rtx}
+    words = " and ".join(f"{name} {v}".rstrip() for name, v in have.items() if v is not None)
+    other = next((name for name, v in have.items() if v is not None and name != backend), None)
+    if other is None:
+        return f"{words} has it"
+    return f"{words} has it: for targets of that backend, put it under 'builder.{other}'"
 
 
 def resolve(asked: Mapping[str, object], target: Target) -> dict[str, object]:

@@ -19,10 +19,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engineforge.backends import BuildError, BuildOutput, BuildRequest, host
+from engineforge.backends import BuildError, BuildOutput, BuildRequest
 from engineforge.backends.options import OPTIONS, Option
 from engineforge.spec.model import Profile
-from engineforge.target import Toolchain
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +49,6 @@ _HINTS = (
     ),
     ("OutOfMemory|no tactics to implement", "raise the builder option 'workspace'"),
 )
-
-
-def detect(name: str) -> Toolchain | None:
-    """The installed toolchain of a backend, if there is exactly one."""
-    found = host.installed(name)
-    return found[0] if len(found) == 1 else None
 
 
 def build(request: BuildRequest, engine: Path, log: Path) -> BuildOutput:
@@ -107,11 +100,7 @@ def unknown_settings(name: str) -> list[str]:
 
 
 def _logger(trt: ModuleType, file: Any) -> Any:  # noqa: ANN401 - a class of an untyped module
-    severities = {
-        getattr(trt.ILogger.Severity, name): name
-        for name in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
-    }
-    kept = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO")
+    verbose = trt.ILogger.Severity.VERBOSE
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -120,9 +109,10 @@ def _logger(trt: ModuleType, file: Any) -> Any:  # noqa: ANN401 - a class of an 
             self.warnings: dict[str, None] = {}
 
         def log(self, severity: object, message: str) -> None:
-            name = severities.get(severity, str(severity))
-            if name in kept:
-                file.write(f"[{name}] {message}\n")
+            if severity == verbose:  # thousands of them, one for each step
+                return
+            name = getattr(severity, "name", str(severity))
+            file.write(f"[{name}] {message}\n")
             if name in ("INTERNAL_ERROR", "ERROR"):
                 self.errors.append(message)
             elif name == "WARNING" and len(self.warnings) < _MAX_WARNINGS:

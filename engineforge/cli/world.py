@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
@@ -58,6 +56,8 @@ def now() -> datetime:
 
 def about(root: Path) -> dict[str, object]:
     """What every manifest of this run says of where it comes from; in no key."""
+    import socket
+
     found: dict[str, object] = {"engineforge": __version__, "host": socket.gethostname()}
     if git := _git(root, "rev-parse", "HEAD"):
         changed = _git(root, "status", "--porcelain", "--", ".")
@@ -66,6 +66,8 @@ def about(root: Path) -> dict[str, object]:
 
 
 def _git(folder: Path, *words: str) -> str:
+    import subprocess
+
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *words],

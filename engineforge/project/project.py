@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engineforge.errors import HostUnfit, UsageError
+from engineforge.errors import HostUnfit, SpecError, UsageError
 from engineforge.plan.planner import UpToDate
 from engineforge.project.folder import TARGETS, spec_files, spec_name
 from engineforge.project.plans import Effort, Plan, Selection
@@ -68,7 +67,7 @@ class Project:
         """Plan the selected variants of the specs named or contained in `paths`.
 
         `versions` plans for other toolchain versions, by backend; `paranoid` trusts nothing that
-        was remembered. SpecError where targets.yaml is wrong; problems of specs are in the plan.
+        was remembered. What is wrong with specs and targets is in the plan.
         """
         if paranoid:
             self.index.forget()
@@ -89,6 +88,8 @@ class Project:
             plan.variants += filter(selection.takes, planned)
             known_variants.update(each.variant for each in planned)
             known_targets.update(each.target for each in planned)
+        if reader is not None:
+            plan.problems += reader.target_problems
         if not plan.problems:
             _must_exist("variant", selection.variants, known_variants)
             _must_exist("target", selection.targets, known_targets)
@@ -121,7 +122,11 @@ class Project:
 
     def targets(self) -> dict[str, Target]:
         """The targets of this project, by name; SpecError where their file is wrong."""
-        return self._reader({}).targets()
+        reader = self._reader({})
+        targets = reader.targets()
+        if reader.target_problems:
+            raise SpecError(reader.target_problems)
+        return targets
 
     def _reader(self, versions: Mapping[str, str]) -> Reader:
         from engineforge.project.reading import Reader
@@ -131,6 +136,8 @@ class Project:
     def _made_importer(self) -> Importer:
         """Once started, its process loads ONNX while this one loads the schema and parses."""
         if self._importer is None:
+            import tempfile
+
             from engineforge.worker.importer import Importer
 
             folder = self._exit.enter_context(tempfile.TemporaryDirectory())

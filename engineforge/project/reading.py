@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from engineforge.backends import host
 from engineforge.backends.capability import lacks, unknown_capabilities
-from engineforge.backends.options import BY_NAME, refusals, resolve
+from engineforge.backends.options import BY_NAME, honoured, refusals, resolve
 from engineforge.digest import Digest, digest_value
-from engineforge.errors import EngineForgeError, Problem, SpecError
+from engineforge.errors import EngineForgeError, Problem
 from engineforge.plan.keys import OnnxKey, PlanKey, recipe
 from engineforge.plan.planner import Facts, decide
 from engineforge.project.folder import TARGETS
@@ -49,19 +50,17 @@ class Reader:
         self._root, self._store, self._index = root, store, index
         self._importer, self._versions = importer, versions
         self._targets: dict[str, Target] | None = None
+        self.target_problems: list[Problem] = []
         self.parsed = 0
 
     def targets(self) -> dict[str, Target]:
-        """The targets by name; SpecError where their file is wrong: nothing is planned then."""
+        """The targets by name; what is wrong with them is in `target_problems`."""
         if self._targets is None:
-            problems: list[Problem] = []
             targets: dict[str, Target] = {}
-            document = self._document(self._root / TARGETS, "targets", problems)
+            document = self._document(self._root / TARGETS, "targets", self.target_problems)
             if document is not None:
                 targets, found = parse_targets(document)
-                problems += found
-            if problems:
-                raise SpecError(problems)
+                self.target_problems += found
             self._targets = {name: self._versioned(each) for name, each in targets.items()}
         return self._targets
 
@@ -70,14 +69,17 @@ class Reader:
         version = self._versions.get(chain.backend, chain.version)
         return replace(target, toolchain=replace(chain, version=version))
 
-    def read(self, file: Path, name: str, targets: Digest, plan: Plan) -> list[PlannedVariant]:
+    def read(
+        self, file: Path, name: str, targets_digest: Digest, plan: Plan
+    ) -> list[PlannedVariant]:
         """The planned variants of a spec; none where it has problems, which `plan` is given."""
         problems: list[Problem] = []
         document = self._document(file, "spec", problems)
-        if document is None:
+        targets = self.targets()
+        if document is None or self.target_problems:
             plan.problems += problems
             return []
-        spec, found = expand(name, document, self.targets(), str(self._root / TARGETS))
+        spec, found = expand(name, document, targets, str(self._root / TARGETS))
         problems += found
         at_source = Place(document, ("model", "source", "path"))
         try:
@@ -117,7 +119,7 @@ class Reader:
                 self._index,
                 name=name,
                 spec=self._index.digest(file),
-                targets=targets,
+                targets=targets_digest,
                 source=spec.source,
                 digests=digests,
                 variants=variants,
@@ -142,15 +144,22 @@ class Reader:
 
     def _inspected(self, model: Path) -> tuple[dict[Path, Digest], ModelInterface]:
         """Digests of all files of a model, and its interface: remembered, or looked at now."""
-        digests, interface = model_digests(self._index, model)
-        if interface is None or not self._index.model(digest_value(list(digests.values()))):
-            said = self._importer.ask({"op": "inspect", "model": model})
-            interface = json.dumps(said).encode()
-            self._index.know_model(digests[model], interface)
-            digests, _ = model_digests(self._index, model)
-            # That the external data is as long as the model says holds for these very files.
-            self._index.know_model(digest_value(list(digests.values())), b"inspected")
+        with ThreadPoolExecutor(1) as beside:
+            asked = None
+            if not self._index.knows(model):
+                # Hashed here while the importer looks at it: most likely it is new.
+                asked = beside.submit(self._inspect, model)
+            digests, interface = model_digests(self._index, model)
+            if interface is None or not self._index.model(digest_value(list(digests.values()))):
+                interface = asked.result() if asked else self._inspect(model)
+                self._index.know_model(digests[model], interface)
+                digests, _ = model_digests(self._index, model)
+                # That the external data is as long as the model says holds for these very files.
+                self._index.know_model(digest_value(list(digests.values())), b"inspected")
         return digests, read_interface(json.loads(interface))
+
+    def _inspect(self, model: Path) -> bytes:
+        return json.dumps(self._importer.ask({"op": "inspect", "model": model})).encode()
 
     def _plan_key(
         self, cell: Cell, folder: Path, model: Digest, external: Mapping[str, Digest]
@@ -213,8 +222,9 @@ def _plugins(cell: Cell) -> Iterator[tuple[str, list[str]]]:
 
 
 def _plugin_problems(cell: Cell, folder: Path) -> Iterator[Problem]:
+    known = {option.name for option in honoured(cell.variant.target)}
     for option, libraries in _plugins(cell):
-        for each in libraries:
+        for each in libraries if option in known else ():
             if not (folder / each).is_file():
                 yield cell.builder[option].problem(f"the plugin library '{each}' does not exist")
 

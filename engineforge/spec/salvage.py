@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engineforge.spec.load import Document, Path
 from engineforge.spec.validate import nearest, validator
-
-if TYPE_CHECKING:
-    from jsonschema.exceptions import ValidationError
 
 _ROUNDS = 10
 # Without one of these, a spec would be found to lack what it merely misspells.
@@ -33,7 +30,7 @@ def salvage(kind: str, document: Document) -> Document | None:
     return None
 
 
-def _offending(error: ValidationError) -> Iterator[Path]:
+def _offending(error: Any) -> Iterator[Path]:  # noqa: ANN401 - jsonschema's ValidationError
     path: Path = tuple(error.absolute_path)
     instance: Any = error.instance
     if error.validator == "additionalProperties" and isinstance(error.schema, dict):

@@ -132,6 +132,10 @@ class Index:
             self._new.digests[f"{stat[0]}:{stat[1]}"] = (stat, str(digest))
         return digest
 
+    def knows(self, path: Path) -> bool:
+        """Whether `digest` would hash nothing."""
+        return self._known_digest(stat_of(path)) is not None
+
     def _known_digest(self, stat: Stat) -> Digest | None:
         name = f"{stat[0]}:{stat[1]}"
         known = self._new.digests.get(name) or self._data.digests.get(name)

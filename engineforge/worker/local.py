@@ -181,12 +181,16 @@ class Worker:
         with shared.lock:
             if shared.bound is None:
                 self._conditions.observe(Started(job.variant.label, "importing"))
-                shared.start(self._session.folder / f"model-{key.hex[:16]}")
+                shared.start(self._session.folder / f"model-{key.hex[:16]}", job.stats)
                 try:
                     self._run_import(job, key, shared)
                 except EngineForgeError as error:
                     shared.clear()
+                    self._unchanged(job, shared)
                     raise _StageFailed(Failed(stage="onnx", error=str(error))) from error
+                except BaseException:
+                    shared.clear()
+                    raise
         return shared
 
     def _run_import(self, job: Job, key: Digest, shared: _Import) -> None:
@@ -200,6 +204,7 @@ class Worker:
         if entry is None:
             with self._session.staged() as staged:
                 self._importer.ask({**request, "canonical": staged / _MODEL})
+                self._unchanged(job, shared)
                 entry = self._store.publish(
                     staged,
                     stage="onnx",
@@ -224,7 +229,7 @@ class Worker:
         with self._session.staged() as staged:
             self._conditions.observe(Started(label, "building"))
             output = self._ask_child(job, imported, staged)
-            self._unchanged(job)
+            self._unchanged(job, imported)
             self._conditions.observe(Started(label, "publishing"))
             sha256 = Digest(output.pop("sha256"))
             engine = StoredFile(int(output.pop("size")), sha256)
@@ -276,6 +281,7 @@ class Worker:
                 timeout=self._conditions.timeout,
             )
         except EngineForgeError as error:
+            self._unchanged(job, imported)
             # What TensorRT answered is in the error; a crash has only its last words.
             said = child.log_tail() if isinstance(error, Crashed) else ()
             failed = Failed(stage="engine", error=str(error), log=said)
@@ -296,8 +302,10 @@ class Worker:
             )
             raise _StageFailed(Failed(stage="store", error=error))
 
-    def _unchanged(self, job: Job) -> None:
-        for path, stat in job.stats.items():
+    def _unchanged(self, job: Job, imported: _Import) -> None:
+        """What was read is what was planned. An import may have read another variant's files, of
+        the same content then."""
+        for path, stat in {**job.stats, **imported.stats}.items():
             try:
                 same = stat_of(path) == stat
             except OSError:
@@ -307,7 +315,7 @@ class Worker:
                 raise _StageFailed(Failed(stage="onnx", error=error))
 
     def _reused(self, job: Job, imported: _Import, entry: Entry, why: str) -> Reused:
-        self._unchanged(job)
+        self._unchanged(job, imported)
         self._record(job, imported, entry, None)
         return Reused(engine=entry.manifest.key, path=entry.file(ENGINE), why=why)
 
@@ -328,12 +336,13 @@ class _Import:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.folder = Path()
+        self.stats: Mapping[Path, Stat] = {}
         self.bound: Path | None = None
         self._entry: Entry | None = None
 
-    def start(self, folder: Path) -> None:
+    def start(self, folder: Path, stats: Mapping[Path, Stat]) -> None:
         folder.mkdir()
-        self.folder = folder
+        self.folder, self.stats = folder, stats
 
     def done(self, entry: Entry) -> None:
         self._entry, self.bound = entry, self.folder / _MODEL

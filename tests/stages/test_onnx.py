@@ -155,7 +155,7 @@ def test_external_data_in_subgraphs_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "the file is empty"), (b"\x00" * 50, "field number 0"), (b"no model at all", "ONNX")],
+    [(b"", "the file is empty"), (b"\x00" * 50, "field of number 0"), (b"no model at all", "ONNX")],
 )
 def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "net.onnx"

@@ -8,6 +8,8 @@ from pathlib import Path
 from engineforge.errors import EngineForgeError
 from engineforge.spec.model import PackageSource, Source
 
+_MOST_NAMES = 8
+
 
 class SourceMissing(EngineForgeError):
     """The file of a source is not there; the hint says how to get it."""
@@ -23,10 +25,19 @@ def locate(source: Source, folder: Path) -> Path:
     if path.is_file():
         return path
     what = "is no regular file" if path.exists() else "does not exist"
-    near = sorted(each.name for each in path.parent.glob("*.onnx")) if path.parent.is_dir() else []
-    hint = f"'{path.parent.name}/' has: {', '.join(near)}" if near else None
     inside = f" in the package '{source.package}'" if isinstance(source, PackageSource) else ""
-    raise SourceMissing(f"'{source.path}' {what}{inside}", hint=hint)
+    raise SourceMissing(f"'{source.path}' {what}{inside}", hint=_hint(source.path, folder))
+
+
+def _hint(path: str, folder: Path) -> str | None:
+    """The model that was probably meant, or those that there are."""
+    from engineforge.spec.validate import nearest  # not where nothing is missing
+
+    there = [each.relative_to(folder).as_posix() for each in sorted(folder.rglob("*.onnx"))]
+    if close := nearest(path, there):
+        return f"did you mean '{close}'?"
+    more = ", …" if len(there) > _MOST_NAMES else ""
+    return f"there is: {', '.join(there[:_MOST_NAMES])}{more}" if there else None
 
 
 def _package_folder(name: str) -> Path:

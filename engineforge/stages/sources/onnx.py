@@ -7,7 +7,8 @@ content. Weights are hashed, never copied and never loaded.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -132,10 +133,12 @@ def inspect(path: Path) -> ModelInterface:
     )
 
 
-def canonicalize(
-    path: Path, locate: Callable[[Reference], Mapping[str, str]]
-) -> tuple[bytes, list[Reference]]:
-    """The canonical model as bytes, each reference's `external_data` as `locate` gives it.
+Locate = Callable[[Sequence[Reference]], Iterable[Mapping[str, str]]]
+"""Gives the `external_data` that each of some references is to have."""
+
+
+def canonicalize(path: Path, locate: Locate) -> tuple[bytes, list[Reference]]:
+    """The canonical model as bytes, with the `external_data` of its references from `locate`.
 
     Dropped: producer, versions, documentation, metadata, graph name, `value_info`, type
     denotations, and the names of dimensions that name nothing. Kept: node and tensor names, the
@@ -143,9 +146,9 @@ def canonicalize(
     """
     model = read_model(path)
     held = references(model, path)
-    for reference in held:
+    for reference, entries in zip(held, locate(held), strict=True):
         del reference.tensor.external_data[:]
-        for key, value in locate(reference).items():
+        for key, value in entries.items():
             reference.tensor.external_data.add(key=key, value=value)
     for field in ("producer_name", "producer_version", "domain", "model_version"):
         model.ClearField(field)
@@ -173,11 +176,11 @@ def canonicalize(
     return model.SerializeToString(deterministic=True), held
 
 
-def by_content(path: Path, external: Mapping[str, Digest]) -> Callable[[Reference], dict[str, str]]:
+def by_content(path: Path, external: Mapping[str, Digest]) -> Locate:
     """References as the canonical form has them: an external file by its digest, with the place in
-    it; bytes of the ONNX file itself by their own digest."""
+    it; bytes of the ONNX file itself by their own digest. Hashes on all processors."""
 
-    def locate(reference: Reference) -> dict[str, str]:
+    def one(reference: Reference) -> dict[str, str]:
         if reference.location == IN_FILE:
             with path.open("rb", buffering=0) as file:
                 file.seek(reference.offset)
@@ -189,6 +192,10 @@ def by_content(path: Path, external: Mapping[str, Digest]) -> Callable[[Referenc
             "length": str(reference.length),
         }
 
+    def locate(references: Sequence[Reference]) -> list[dict[str, str]]:
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(one, references))
+
     return locate
 
 
@@ -199,14 +206,11 @@ def bind(path: Path, folder: Path) -> Path:
     """
     names = {IN_FILE: "weights"}
 
-    def locate(reference: Reference) -> dict[str, str]:
-        if reference.location not in names:
-            names[reference.location] = f"weights-{len(names)}"
-        return {
-            "location": names[reference.location],
-            "offset": str(reference.offset),
-            "length": str(reference.length),
-        }
+    def locate(references: Sequence[Reference]) -> Iterator[dict[str, str]]:
+        for reference in references:
+            name = names.setdefault(reference.location, f"weights-{len(names)}")
+            offset, length = str(reference.offset), str(reference.length)
+            yield {"location": name, "offset": offset, "length": length}
 
     data, held = canonicalize(path, locate)
     for location in {reference.location for reference in held}:

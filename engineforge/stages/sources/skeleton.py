@@ -82,9 +82,9 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
         elif wire_type in (_FIXED64, _FIXED32):
             stop = body + (8 if wire_type == _FIXED64 else 4)
         else:
-            raise Malformed(f"no ONNX model: wire type {wire_type} at byte {at}")
+            raise Malformed(f"there is no protobuf field of wire type {wire_type}, at byte {at}")
         if number == 0:
-            raise Malformed(f"no ONNX model: field number 0 at byte {at}")
+            raise Malformed(f"there is no protobuf field of number 0, at byte {at}")
         if stop > end:
             raise Malformed(
                 f"truncated: the field at byte {at} ends at byte {stop}, "
