@@ -111,10 +111,10 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def remove_old(path: Path, seconds: float) -> None:
-    """Remove a file that was not written to for so long, if it is still there."""
+def remove_old(path: Path, before: float) -> None:
+    """Remove a file that was last written before then, if it is still there."""
     with contextlib.suppress(FileNotFoundError):
-        if path.stat().st_mtime + seconds < time.time():
+        if path.stat().st_mtime < before:
             path.unlink()
 
 

@@ -215,14 +215,16 @@ class LocalStore:
         folder = self.root / "staging" / name
         with contextlib.ExitStack() as stack:
             with self._writing():
-                self._sweep()
-                stack.enter_context(files.lock(folder.with_name(f"{name}.lock"), name))
+                lock = folder.with_name(f"{name}.lock")
+                stack.enter_context(files.lock(lock, name))
+                self._sweep(lock.stat().st_mtime)
                 folder.mkdir()
             stack.callback(files.remove_folder, folder)
             yield Session(self.root, folder)
 
-    def _sweep(self) -> None:
-        """Remove the staging folders of processes that are gone, and half-written files."""
+    def _sweep(self, now: float) -> None:
+        """Remove the staging folders of processes that are gone, and half-written files; `now` by
+        the clock of their file system."""
         for path in (self.root / "staging").iterdir():
             if path.suffix == ".lock":
                 if (handle := files.try_lock(path)) is not None:
@@ -230,7 +232,7 @@ class LocalStore:
                     path.unlink(missing_ok=True)
                     os.close(handle)
             elif not path.is_dir():
-                files.remove_old(path, _HALF_WRITTEN_SECONDS)
+                files.remove_old(path, now - _HALF_WRITTEN_SECONDS)
 
 
 class Session:
