@@ -51,13 +51,18 @@ _HINTS = (
 )
 
 
+def load(backend: str) -> ModuleType:
+    """Import a flavour's module, and with it the library."""
+    return importlib.import_module(FLAVOURS[backend].module)
+
+
 def build(request: BuildRequest, engine: Path, log: Path) -> BuildOutput:
     """Parse, configure, build and write `engine`, fsynced; BuildError with TensorRT's own words.
 
     Needs a thread with a big stack: TensorRT recurses over chains of layers.
     """
     flavour = FLAVOURS[request.target.toolchain.backend]
-    trt = importlib.import_module(flavour.module)
+    trt = load(request.target.toolchain.backend)
     with log.open("a", encoding="utf-8", buffering=1) as file:
         return _Build(trt, request, _logger(trt, file)).run(engine, flavour)
 
@@ -80,7 +85,7 @@ def unknown_settings(name: str) -> list[str]:
 
     A new release may bring one: until the table has it, no key can hold it.
     """
-    trt: Any = importlib.import_module(FLAVOURS[name].module)
+    trt: Any = load(name)
     known = {option.api for option in OPTIONS} | {*_ENUM_ATTRIBUTES.values(), *_NO_OPTIONS}
     config = trt.IBuilderConfig
     attributes = {
@@ -324,7 +329,8 @@ class _Build:
             )
             if writer.error is not None:
                 # TensorRT reports success for a writer that failed.
-                raise BuildError(f"the engine could not be written: {writer.error}")
+                why = writer.error.strerror
+                raise BuildError(f"the engine could not be written to '{engine.parent}': {why}")
             if not done:
                 raise BuildError(f"TensorRT built no engine:{self._said()}", hint=self._hint())
             self._no_errors("while it built")

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     specs = world.paths(args)
     with world.project(args, specs) as project:
-        plan = project.plan(specs, world.selection(args), paranoid=args.paranoid)
+        plan = project.plan(specs, world.selection(args), paranoid=args.paranoid, to_build=True)
         if not args.json:
             for note in plan.notes:
                 world.say(f"note: {note}")

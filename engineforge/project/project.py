@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # a no-op build loads none of these
     from engineforge.project.reading import Reader
     from engineforge.target import Target
     from engineforge.worker.importer import Importer
+    from engineforge.worker.spare import Spare
 
 
 class Project:
@@ -40,7 +41,7 @@ class Project:
         self.store = LocalStore(cache, said)
         self.index = Index(cache)
         self._environment = environment
-        self._importer: Importer | None = None
+        self._helpers: tuple[Importer, Spare] | None = None
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> Project:
@@ -63,10 +64,12 @@ class Project:
         *,
         versions: Mapping[str, str] | None = None,
         paranoid: bool = False,
+        to_build: bool = False,
     ) -> Plan:
         """Plan the selected variants of the specs named or contained in `paths`.
 
-        `versions` plans for other toolchain versions, by backend; `paranoid` trusts nothing that
+        `to_build` lets TensorRT load meanwhile, for the build that is to follow; `versions` plans
+        for other toolchain versions, by backend; `paranoid` trusts nothing that
         was remembered. What is wrong with specs and targets is in the plan.
         """
         if paranoid:
@@ -82,8 +85,8 @@ class Project:
                 planned = up_to_date(self.store, self.index, file, name, targets)
             if planned is None:
                 if reader is None:
-                    self._made_importer().start()
-                    reader = self._reader(versions or {})
+                    self._made_helpers()[0].start()
+                    reader = self._reader(versions or {}, to_build=to_build)
                 planned = reader.read(file, name, targets, plan)
             plan.variants += filter(selection.takes, planned)
             known_variants.update(each.variant for each in planned)
@@ -108,8 +111,15 @@ class Project:
             from engineforge.worker.local import Worker
 
             with self.store.session() as session:
-                importer = self._made_importer()
-                worker = Worker(self.store, session, self.index, importer, conditions)
+                importer, spare = self._made_helpers()
+                worker = Worker(
+                    self.store,
+                    session,
+                    self.index,
+                    importer=importer,
+                    spare=spare,
+                    conditions=conditions,
+                )
                 outcomes = dict(zip(jobs, worker.run(list(jobs.values())), strict=True))
         for variant in plan.variants:
             if isinstance(variant.state, UpToDate):
@@ -128,22 +138,35 @@ class Project:
             raise SpecError(reader.target_problems)
         return targets
 
-    def _reader(self, versions: Mapping[str, str]) -> Reader:
+    def _reader(self, versions: Mapping[str, str], *, to_build: bool = False) -> Reader:
         from engineforge.project.reading import Reader
 
-        return Reader(self.root, self.store, self.index, self._made_importer(), versions)
+        importer, spare = self._made_helpers()
+        return Reader(
+            self.root,
+            self.store,
+            self.index,
+            importer=importer,
+            spare=spare if to_build else None,
+            versions=versions,
+        )
 
-    def _made_importer(self) -> Importer:
-        """Once started, its process loads ONNX while this one loads the schema and parses."""
-        if self._importer is None:
+    def _made_helpers(self) -> tuple[Importer, Spare]:
+        """The processes that load ONNX and TensorRT while this one reads; not started yet."""
+        if self._helpers is None:
             import tempfile
 
             from engineforge.worker.importer import Importer
+            from engineforge.worker.spare import Spare
 
             folder = self._exit.enter_context(tempfile.TemporaryDirectory())
-            self._importer = Importer(Path(folder), self._environment)
-            self._exit.callback(self._importer.close)
-        return self._importer
+            self._helpers = (
+                Importer(Path(folder), self._environment),
+                Spare(Path(folder), self._environment),
+            )
+            for helper in self._helpers:
+                self._exit.callback(helper.close)
+        return self._helpers
 
 
 def _must_exist(what: str, asked: Iterable[str], names: set[str]) -> None:

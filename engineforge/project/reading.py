@@ -33,6 +33,7 @@ from engineforge.store.trust import whole
 from engineforge.target import Target
 from engineforge.worker.importer import Importer
 from engineforge.worker.local import Job
+from engineforge.worker.spare import Spare
 from engineforge.worker.wire import read_interface
 
 
@@ -44,11 +45,13 @@ class Reader:
         root: Path,
         store: LocalStore,
         index: Index,
+        *,
         importer: Importer,
+        spare: Spare | None,
         versions: Mapping[str, str],
     ) -> None:
         self._root, self._store, self._index = root, store, index
-        self._importer, self._versions = importer, versions
+        self._importer, self._spare, self._versions = importer, spare, versions
         self._targets: dict[str, Target] | None = None
         self.target_problems: list[Problem] = []
         self.parsed = 0
@@ -84,6 +87,9 @@ class Reader:
         at_source = Place(document, ("model", "source", "path"))
         try:
             model = locate(spec.source, file.parent)
+            if self._spare is not None and spec.cells:
+                # This process is about to wait, and has a processor to spare.
+                self._spare.start(spec.cells[0].variant.target.toolchain.backend)
             digests, interface = self._inspected(model)
         except EngineForgeError as error:
             plan.problems += [*problems, at_source.problem(error.args[0], error.hint)]

@@ -6,6 +6,7 @@ goes to stderr. It ends when its parent does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -30,12 +31,24 @@ def main() -> None:
     os.dup2(2, 1)
     for line in sys.stdin:
         request = json.loads(line)
+        if request["op"] == "load":
+            _load(request)
+            continue
         answer = _build_beside(request) if request["op"] == "build" else _answer(request)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
         if request["op"] == "build":
             # Not through TensorRT's destructors: the engine is written.
             os._exit(0)
+
+
+def _load(request: Mapping[str, Any]) -> None:
+    """Import what a build will need; what is missing is said when it is needed."""
+    from engineforge.backends import tensorrt
+    from engineforge.worker import wire  # noqa: F401 - loaded for the build to come
+
+    with contextlib.suppress(ImportError, KeyError, OSError):
+        tensorrt.load(request["backend"])
 
 
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +109,11 @@ def _unknown_settings(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _build_beside(request: Mapping[str, Any]) -> dict[str, Any]:
     """The build in a thread with a big stack, while this one watches for the parent's end."""
+    # A child may have been started before it was known what for.
+    os.chdir(Path(request["log"]).parent)
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(log, stream)
     answer: list[dict[str, Any]] = []
     threading.stack_size(_STACK_BYTES)
     thread = threading.Thread(target=lambda: answer.append(_answer(request)))

@@ -16,6 +16,7 @@ class Importer:
         self._folder, self._environment = folder, environment
         self._child: Child | None = None
         self._lock = threading.Lock()
+        self._ending: list[Child] = []
 
     def ask(self, request: Mapping[str, object]) -> dict[str, object]:
         with self._lock:
@@ -23,7 +24,7 @@ class Importer:
             try:
                 return child.ask(request)
             except Crashed:
-                self._close()
+                self._release()
                 raise
 
     def start(self) -> None:
@@ -37,16 +38,28 @@ class Importer:
         if child is not None:
             child.kill(why)
 
-    def close(self) -> None:
+    def release(self) -> None:
+        """Let the process end, without waiting for it: it holds some 50 MB, and builds want them.
+
+        It is started again if it is asked again.
+        """
         with self._lock:
-            self._close()
+            self._release()
+
+    def close(self) -> None:
+        """Let the process end, and collect it."""
+        with self._lock:
+            self._release()
+            for child in self._ending:
+                child.close()
 
     def _started(self) -> Child:
         if self._child is None:
             self._child = Child(self._folder / "import.log", self._environment)
         return self._child
 
-    def _close(self) -> None:
+    def _release(self) -> None:
         if self._child is not None:
-            self._child.close()
+            self._child.release()
+            self._ending.append(self._child)
             self._child = None

@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,13 @@ from engineforge.worker.outcome import (
     Waiting,
 )
 from engineforge.worker.process import Child, Crashed
+from engineforge.worker.spare import Spare
 from engineforge.worker.wire import write_profiles
 
 _MODEL = "model.onnx"
 _LOG = "build.log"
 _SPARE_BYTES = 64 << 20
+_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +72,13 @@ class Worker:
         store: LocalStore,
         session: Session,
         index: Index,
+        *,
         importer: Importer,
+        spare: Spare,
         conditions: Conditions,
     ) -> None:
         self._store, self._session, self._index = store, session, index
-        self._importer, self._conditions = importer, conditions
+        self._importer, self._spare, self._conditions = importer, spare, conditions
         self._children: set[Child] = set()
         self._lock = threading.Lock()
         self._stop: str | None = None
@@ -88,7 +92,7 @@ class Worker:
         futures: list[Future[Outcome]] = []
         try:
             futures = [pool.submit(self._one, job) for job in jobs]
-            return [future.result() for future in futures]
+            return [_result(future) for future in futures]
         except BaseException:
             self._end("interrupted")
             for future in futures:
@@ -171,8 +175,7 @@ class Worker:
             self._left_to_import -= 1
             done = self._left_to_import == 0
         if done:
-            # It holds some 50 MB, and builds want them.
-            self._importer.close()
+            self._importer.release()
 
     def _import(self, job: Job) -> _Import:
         key = digest_value(job.key.onnx)
@@ -261,7 +264,7 @@ class Worker:
 
     def _ask_child(self, job: Job, imported: _Import, staged: Path) -> dict[str, Any]:
         log = staged / _LOG
-        child = Child(log, self._conditions.environment)
+        child = self._spare.take() or Child(log, self._conditions.environment)
         with self._lock:
             self._children.add(child)
             stopped = self._stop == "interrupted"
@@ -283,7 +286,7 @@ class Worker:
         except EngineForgeError as error:
             self._unchanged(job, imported)
             # What TensorRT answered is in the error; a crash has only its last words.
-            said = child.log_tail() if isinstance(error, Crashed) else ()
+            said = child.log_tail(log) if isinstance(error, Crashed) else ()
             failed = Failed(stage="engine", error=str(error), log=said)
             raise _StageFailed(failed) from error
         finally:
@@ -328,6 +331,14 @@ class Worker:
         self._store.put_record(record, self._session.folder)
         self._index.know_engine_of(plan.hex, engine.hex)
         self._index.know_history(job.variant.label, plan.hex, seconds)
+
+
+def _result(future: Future[Outcome]) -> Outcome:
+    # Signals are handled in this thread, and one that comes while another thread starts a child
+    # does not wake it (seen with CPython 3.11): so it looks up now and then.
+    while not wait([future], _LOOK_SECONDS).done:
+        continue
+    return future.result()
 
 
 class _Import:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -107,28 +108,37 @@ class Child:
             how = f"ended with exit code {code}, without an answer"
         return Crashed(f"the process {how}", hint=None)
 
-    def log_tail(self) -> tuple[str, ...]:
-        """The last lines that the child and its libraries wrote."""
-        try:
-            text = self._log.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ()
-        return tuple(text.splitlines()[-_LOG_LINES:])
+    def log_tail(self, *more: Path) -> tuple[str, ...]:
+        """The last lines that the child and its libraries wrote, to `more` logs too."""
+        lines: dict[Path, list[str]] = {}
+        for log in (self._log, *more):
+            with contextlib.suppress(OSError):
+                lines[log] = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return tuple([line for each in lines.values() for line in each][-_LOG_LINES:])
 
     def kill(self, why: str) -> None:
         """End it now: TensorRT's own cancel waits for the end of a step, which may be all."""
         self._killed_for = self._killed_for or why
         self._process.kill()
 
+    def tell(self, request: Mapping[str, object]) -> None:
+        """A request that has no answer; a child that is gone is noticed by the next `ask`."""
+        assert self._process.stdin is not None  # noqa: S101 - a pipe, asked for above
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def release(self) -> None:
+        """Let it end by itself; `close` collects it."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
     def close(self) -> None:
         """Let it end by itself, and collect it."""
         process = self._process
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    continue
+        self.release()
         try:
             process.wait(timeout=5)
         except subprocess.TimeoutExpired:
