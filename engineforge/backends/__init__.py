@@ -37,4 +37,5 @@ class BuildOutput:
     parse_seconds: float
     build_seconds: float
     toolchain: Mapping[str, str]
+    timing_cache: str
     warnings: Sequence[str]

@@ -203,6 +203,11 @@ def refusals(asked: Mapping[str, object], target: Target) -> list[Refusal]:
             why = option.why_not_rtx if rtx and option.tensorrt_rtx is None else "does not have it"
             message = f"target '{target.name}': {chain.backend} {chain.version} {why}"
             found.append(Refusal(name, message, _who_has(option, chain.backend)))
+    compatible = asked.get("hardware_compatibility", "none") != "none"
+    if compatible and chain.backend == "tensorrt" and "workspace" not in asked:
+        message = "an engine for several GPUs needs an explicit 'workspace'"
+        hint = "its default is the memory of the one GPU that builds"
+        found.append(Refusal("hardware_compatibility", message, hint))
     for feature in _mapping(asked.get("preview_features")):
         if not _has(_PREVIEWS[chain.backend].get(feature), chain.version):
             message = (

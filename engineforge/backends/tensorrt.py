@@ -28,10 +28,15 @@ from engineforge.spec.model import Profile
 class Flavour:
     module: str
     library: str
+    timing_cache: str
 
 
 FLAVOURS: Mapping[str, Flavour] = {
-    "tensorrt_rtx": Flavour(module="tensorrt_rtx", library="libtensorrt_rtx.so"),
+    "tensorrt_rtx": Flavour(
+        module="tensorrt_rtx",
+        library="libtensorrt_rtx.so",
+        timing_cache="none: TensorRT-RTX has no timing caches",
+    ),
 }
 
 _MAX_WARNINGS = 50
@@ -158,6 +163,7 @@ class _Build:
             parse_seconds=parsed - started,
             build_seconds=time.monotonic() - parsed,
             toolchain=toolchain,
+            timing_cache=flavour.timing_cache,
             warnings=list(self.logger.warnings),
         )
 

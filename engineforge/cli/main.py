@@ -14,6 +14,7 @@ from engineforge import __version__
 from engineforge.errors import EngineForgeError, SpecError
 
 _INTERRUPTED = 130
+_BROKEN_PIPE = 141
 
 _EPILOG = """\
 examples:
@@ -47,9 +48,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         code = _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone, which is how `| head` ends.
+        # Whoever read our output has gone: `| head` looks at its own exit code, and whoever
+        # looks at ours must not take this for success.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = _BROKEN_PIPE
     sys.exit(code)
 
 

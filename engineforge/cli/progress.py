@@ -52,7 +52,8 @@ class _Lines:
                 self._write(f"{label}: failed in stage {stage}")
 
     def _write(self, line: str) -> None:
-        with self._lock:
+        # Nobody need be listening: the build goes on.
+        with self._lock, contextlib.suppress(BrokenPipeError):
             self._stream.write(line + "\n")
             self._stream.flush()
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engineforge.cli import world
-from engineforge.errors import StoreCorrupt
-from engineforge.plan.planner import UpToDate
-from engineforge.project.plans import Selection
+from engineforge.errors import SpecError, StoreCorrupt, UsageError
+from engineforge.project.plans import Plan, Selection
 from engineforge.store.local import Entry, LocalStore
 
 
@@ -20,15 +19,17 @@ def run(args: argparse.Namespace) -> int:
         with world.project(args, specs) as project:
             store = project.store
             plan = project.plan(specs, Selection())
-        states = [each.state for each in plan.variants]
-        keys = {state.engine for state in states if isinstance(state, UpToDate)}
-        entries = [entry for key in sorted(keys) if (entry := store.get("engine", key))]
+        if plan.problems:
+            raise SpecError(plan.problems)
+        entries = list(_of_plans(store, plan))
     else:
         store = LocalStore(world.cache(args, Path("specs")), world.say)
+        if not store.root.is_dir():
+            raise UsageError(f"there is no cache at '{store.root}'", hint="name it with --cache")
         entries = list(_all(store))
     for entry in entries:
         if broken := store.broken_files(entry):
-            store.quarantine(entry.manifest.stage, entry.manifest.key, "; ".join(broken))
+            store.quarantine(entry, "; ".join(broken))
         checked += 1
         bytes_hashed += sum(file.size for file in entry.manifest.files.values())
     if args.json:
@@ -42,6 +43,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{checked} entries hashed, {len(store.faults)} corrupt")
     return StoreCorrupt.exit_code if store.faults else 0
+
+
+def _of_plans(store: LocalStore, plan: Plan) -> Iterator[Entry]:
+    """The entries of every stage of the plans, each once; what was not built has none."""
+    seen = set()
+    for variant in plan.variants:
+        record = store.plan_record(variant.plan)
+        for stage, key in record.entries.items() if record else ():
+            if key not in seen and (entry := store.get(stage, key)) is not None:
+                yield entry
+            seen.add(key)
 
 
 def _all(store: LocalStore) -> Iterator[Entry]:

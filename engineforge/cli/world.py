@@ -83,7 +83,7 @@ def _git(folder: Path, *words: str) -> str:
 
 def say_problems(problems: Iterable[Problem]) -> int:
     """Print problems in the order of their places; returns how many there are."""
-    ordered = sorted(problems, key=lambda p: (p.file, p.line, p.column, p.path))
+    ordered = sorted(problems, key=lambda problem: problem.place)
     for problem in ordered:
         say(str(problem))
     return len(ordered)

@@ -57,6 +57,8 @@ def _yaml_files(folder: Path) -> Iterator[Path]:
         if path.name.startswith("."):
             continue
         if path.is_dir():
+            if path.is_symlink():
+                continue  # it may lead anywhere, and back here
             yield from _yaml_files(path)
         elif path.suffix in (".yaml", ".yml") and path.name not in _NOT_SPECS:
             yield path

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engineforge.errors import HostUnfit, SpecError, UsageError
+from engineforge.errors import HostUnfit, Problem, SpecError, UsageError
 from engineforge.plan.planner import UpToDate
 from engineforge.project.folder import TARGETS, spec_files, spec_name
 from engineforge.project.plans import Effort, Plan, Selection
@@ -78,16 +78,26 @@ class Project:
         targets = self.index.digest(self.root / TARGETS)
         known_variants: set[str] = set()
         known_targets: set[str] = set()
+        named: dict[str, Path] = {}
         for file in spec_files(paths):
             name = spec_name(file, self.root)
-            planned = None
-            if not versions:
-                planned = up_to_date(self.store, self.index, file, name, targets)
+            if named.setdefault(name, file) != file:
+                message = f"'{named[name]}' has the same name, '{name}'"
+                plan.problems.append(Problem(file=str(file), message=message))
+                continue
+            try:
+                planned = None
+                if not versions:
+                    planned = up_to_date(self.store, self.index, file, name, targets)
+            except OSError as error:
+                message = f"cannot be read: {error.strerror}"
+                plan.problems.append(Problem(file=str(file), message=message))
+                continue
             if planned is None:
                 if reader is None:
                     self._made_helpers()[0].start()
                     reader = self._reader(versions or {}, to_build=to_build)
-                planned = reader.read(file, name, targets, plan)
+                planned = reader.read(file, name, plan)
             plan.variants += filter(selection.takes, planned)
             known_variants.update(each.variant for each in planned)
             known_targets.update(each.target for each in planned)

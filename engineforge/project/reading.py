@@ -12,13 +12,13 @@ from pathlib import Path
 from engineforge.backends import host
 from engineforge.backends.capability import lacks, unknown_capabilities
 from engineforge.backends.options import BY_NAME, honoured, refusals, resolve
-from engineforge.digest import Digest, digest_value
+from engineforge.digest import Digest, digest_bytes, digest_value
 from engineforge.errors import EngineForgeError, Problem
 from engineforge.plan.keys import OnnxKey, PlanKey, recipe
 from engineforge.plan.planner import Facts, decide
 from engineforge.project.folder import TARGETS
 from engineforge.project.plans import Plan, PlannedVariant
-from engineforge.project.remembered import model_digests, remember
+from engineforge.project.remembered import Hashed, model_files, remember
 from engineforge.spec.check import check_cell
 from engineforge.spec.load import Document, load
 from engineforge.spec.matrix import Cell, Place, Spec, expand, parse_targets
@@ -53,6 +53,7 @@ class Reader:
         self._root, self._store, self._index = root, store, index
         self._importer, self._spare, self._versions = importer, spare, versions
         self._targets: dict[str, Target] | None = None
+        self._targets_text: Digest | None = None
         self.target_problems: list[Problem] = []
         self.parsed = 0
 
@@ -60,7 +61,9 @@ class Reader:
         """The targets by name; what is wrong with them is in `target_problems`."""
         if self._targets is None:
             targets: dict[str, Target] = {}
-            document = self._document(self._root / TARGETS, "targets", self.target_problems)
+            document, self._targets_text = self._document(
+                self._root / TARGETS, "targets", self.target_problems
+            )
             if document is not None:
                 targets, found = parse_targets(document)
                 self.target_problems += found
@@ -72,12 +75,10 @@ class Reader:
         version = self._versions.get(chain.backend, chain.version)
         return replace(target, toolchain=replace(chain, version=version))
 
-    def read(
-        self, file: Path, name: str, targets_digest: Digest, plan: Plan
-    ) -> list[PlannedVariant]:
+    def read(self, file: Path, name: str, plan: Plan) -> list[PlannedVariant]:
         """The planned variants of a spec; none where it has problems, which `plan` is given."""
         problems: list[Problem] = []
-        document = self._document(file, "spec", problems)
+        document, text = self._document(file, "spec", problems)
         targets = self.targets()
         if document is None or self.target_problems:
             plan.problems += problems
@@ -87,10 +88,8 @@ class Reader:
         at_source = Place(document, ("model", "source", "path"))
         try:
             model = locate(spec.source, file.parent)
-            if self._spare is not None and spec.cells:
-                # This process is about to wait, and has a processor to spare.
-                self._spare.start(spec.cells[0].variant.target.toolchain.backend)
-            digests, interface = self._inspected(model)
+            self._start_spare(spec)
+            hashed, interface = self._inspected(model)
         except EngineForgeError as error:
             plan.problems += [*problems, at_source.problem(error.args[0], error.hint)]
             return []
@@ -106,63 +105,78 @@ class Reader:
             plan.problems += dict.fromkeys(problems)
             return []
         plan.notes += _notes(spec)
-        stats = {path: stat_of(path) for path in digests}
         variants = []
         for cell in spec.cells:
-            external = {each: digests[model.parent / each] for each in interface.external}
+            external = {each: hashed[model.parent / each][0] for each in interface.external}
             job = Job(
                 variant=cell.variant,
-                key=self._plan_key(cell, file.parent, digests[model], external),
+                key=self._plan_key(cell, file.parent, hashed[model][0], external),
+                builder=_with_plugin_paths(cell, file.parent),
                 model=model,
                 external=external,
                 interface=interface,
-                stats=stats,
+                stats={path: stat for path, (_, stat) in hashed.items()},
             )
             variants.append(self._planned(job))
         # What is remembered knows of the model's files only.
-        if not self._versions and not any(True for cell in spec.cells for _ in _plugins(cell)):
+        plugins = any(True for cell in spec.cells for _ in _plugins(cell))
+        if not self._versions and not plugins and text and self._targets_text:
             remember(
                 self._index,
                 name=name,
-                spec=self._index.digest(file),
-                targets=targets_digest,
+                spec=text,
+                targets=self._targets_text,
                 source=spec.source,
-                digests=digests,
+                hashed=hashed,
                 variants=variants,
             )
         return variants
 
-    def _document(self, file: Path, kind: str, problems: list[Problem]) -> Document | None:
-        """A file's text as values that fit the schema, and its problems added. Where there are
-        some, it is what is left without them, to find the others; or None if that is too little."""
+    def _start_spare(self, spec: Spec) -> None:
+        """This process is about to wait, and has a processor to spare for TensorRT to load."""
+        targets = [cell.variant.target for cell in spec.cells]
+        fit = next((each for each in targets if host.why_not(each) is None), None)
+        if self._spare is not None and fit is not None:
+            self._spare.start(fit.toolchain.backend)
+
+    def _document(
+        self, file: Path, kind: str, problems: list[Problem]
+    ) -> tuple[Document | None, Digest | None]:
+        """A file's text as values that fit the schema, its digest, and its problems added. Where
+        there are some, the values are what is left without them, to find the others; or None if
+        that is too little."""
         try:
             data = file.read_bytes()
         except OSError as error:
             problems.append(Problem(file=str(file), message=f"cannot be read: {error.strerror}"))
-            return None
+            return None, None
         self.parsed += 1
         document, found = load(str(file), data)
         if document is not None:
             said = {problem.path for problem in found}
             found += [each for each in validate(kind, document) if each.path not in said]
         problems += found
-        return salvage(kind, document) if document is not None and found else document
+        left = salvage(kind, document) if document is not None and found else document
+        return left, digest_bytes(data)
 
-    def _inspected(self, model: Path) -> tuple[dict[Path, Digest], ModelInterface]:
-        """Digests of all files of a model, and its interface: remembered, or looked at now."""
+    def _inspected(self, model: Path) -> tuple[Hashed, ModelInterface]:
+        """All files of a model, hashed, and its interface: remembered, or looked at now."""
+        stat = stat_of(model)
         with ThreadPoolExecutor(1) as beside:
             asked = None
             if not self._index.knows(model):
                 # Hashed here while the importer looks at it: most likely it is new.
                 asked = beside.submit(self._inspect, model)
-            digests, interface = model_digests(self._index, model)
-            if interface is None or not self._index.model(digest_value(list(digests.values()))):
+            hashed, interface = model_files(self._index, model)
+            if interface is None or not self._index.is_inspected(_together(hashed)):
                 interface = asked.result() if asked else self._inspect(model)
-                self._index.know_model(digests[model], interface)
-                digests, _ = model_digests(self._index, model)
+                if not stat == hashed[model][1] == stat_of(model):
+                    raise EngineForgeError(f"'{model.name}' changes while it is read")
+                self._index.know_model(hashed[model][0], interface)
+                hashed, _ = model_files(self._index, model)
                 # That the external data is as long as the model says holds for these very files.
-                self._index.know_model(digest_value(list(digests.values())), b"inspected")
-        return digests, read_interface(json.loads(interface))
+                self._index.know_inspected(_together(hashed))
+        return hashed, read_interface(json.loads(interface))
 
     def _inspect(self, model: Path) -> bytes:
         return json.dumps(self._importer.ask({"op": "inspect", "model": model})).encode()
@@ -208,6 +222,18 @@ class Reader:
             last=before.key_document if before else None,
             files=(job.model.name, *job.external),
         )
+
+
+def _together(hashed: Hashed) -> Digest:
+    return digest_value([digest for digest, _ in hashed.values()])
+
+
+def _with_plugin_paths(cell: Cell, folder: Path) -> dict[str, object]:
+    """The builder options as a build wants them: where the key has digests, it has paths."""
+    builder = resolve(cell.variant.builder, cell.variant.target)
+    for option, libraries in _plugins(cell):
+        builder[option] = [str((folder / each).absolute()) for each in libraries]
+    return builder
 
 
 def _backend_problems(cell: Cell, interface: ModelInterface) -> list[Problem]:

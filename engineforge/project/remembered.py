@@ -4,33 +4,39 @@ depends on has the stat that it had when it was hashed."""
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from engineforge import __version__
 from engineforge.digest import Digest, digest_bytes
-from engineforge.plan.planner import UpToDate
+from engineforge.plan.planner import NeverBuilt, Stale, State, UpToDate
 from engineforge.project.plans import PlannedVariant
 from engineforge.spec.model import PackageSource, PathSource, Source
 from engineforge.stages.sources.locate import SourceMissing, locate
-from engineforge.store.index import Index, PlannedSpec, SpecFacts
+from engineforge.store.index import Index, PlannedSpec, SpecFacts, Stat
 from engineforge.store.local import LocalStore
 
 # Another version may read specs otherwise, and trusts nothing that this one planned.
 _READING = f"1/{__version__}"
 
 
-def model_digests(index: Index, model: Path) -> tuple[dict[Path, Digest], bytes | None]:
-    """The digests of a model and of its external data, and what inspecting it said (if ever).
+Hashed = Mapping[Path, tuple[Digest, Stat]]
+"""Files with their digests, and the stats that they had when those were taken."""
+
+
+def model_files(index: Index, model: Path) -> tuple[Hashed, bytes | None]:
+    """A model and its external data, hashed, and what inspecting it said (if ever).
 
     OSError where a file cannot be read.
     """
-    digests = {model: index.digest(model)}
-    interface = index.model(digests[model])
+    hashed = {model: index.hashed(model)}
+    interface = index.model(hashed[model][0])
     if interface is not None:
         for location in json.loads(interface)["external"]:
-            digests[model.parent / location] = index.digest(model.parent / location)
-    return digests, interface
+            hashed[model.parent / location] = index.hashed(model.parent / location)
+    return hashed, interface
 
 
 def up_to_date(
@@ -43,29 +49,38 @@ def up_to_date(
         return None
     try:
         model = locate(_source(facts), file.parent)
-        digests, _ = model_digests(index, model)
+        hashed, _ = model_files(index, model)
     except (SourceMissing, OSError):
         return None
-    planned = index.planned(_with_model(fingerprint, digests))
+    planned = index.planned(_with_model(fingerprint, hashed))
     if planned is None:
         return None
     variants = []
-    for variant, target, key in zip(planned.variants, planned.targets, planned.keys, strict=True):
-        engine = index.engine_of(key)
-        if engine is None:
-            return None
-        digest = Digest(f"sha256:{engine}")
-        if not index.entry_is_known("engine", engine, store.entry_path("engine", digest)):
-            return None
-        variants.append(
-            PlannedVariant(
-                spec=name,
-                variant=variant,
-                target=target,
-                plan=Digest(f"sha256:{key}"),
-                state=UpToDate(digest),
-            )
+    for variant, target, key, why_not in zip(
+        planned.variants, planned.targets, planned.keys, planned.unfit, strict=True
+    ):
+        state: State
+        unfit = why_not if why_not and planned.host == _installed() else None
+        if unfit is not None:
+            state = Stale((NeverBuilt(),), ("onnx", "engine"))
+        else:
+            engine = index.engine_of(key)
+            if engine is None:
+                return None
+            state = UpToDate(Digest(f"sha256:{engine}"))
+            if not index.entry_is_known("engine", engine, store.entry_path("engine", state.engine)):
+                return None
+        found = PlannedVariant(
+            spec=name,
+            variant=variant,
+            target=target,
+            plan=Digest(f"sha256:{key}"),
+            state=state,
+            unfit=unfit,
         )
+        if unfit is None:
+            index.know_history(found.label, key, None)
+        variants.append(found)
     return variants
 
 
@@ -76,7 +91,7 @@ def remember(
     spec: Digest,
     targets: Digest,
     source: Source,
-    digests: Mapping[Path, Digest],
+    hashed: Hashed,
     variants: list[PlannedVariant],
 ) -> None:
     """Let the next run find what this one planned. Only for specs without problems."""
@@ -84,13 +99,27 @@ def remember(
     package = source.package if isinstance(source, PackageSource) else ""
     index.know_spec(fingerprint, SpecFacts(package, source.path))
     index.know_planned(
-        _with_model(fingerprint, digests),
+        _with_model(fingerprint, hashed),
         PlannedSpec(
             [each.variant for each in variants],
             [each.target for each in variants],
             [each.plan.hex for each in variants],
+            [each.unfit or "" if _never_built(each.state) else "" for each in variants],
+            _installed(),
         ),
     )
+
+
+def _never_built(state: State) -> bool:
+    return isinstance(state, Stale) and state.reasons == (NeverBuilt(),)
+
+
+@cache
+def _installed() -> str:
+    """Other when a package was installed or removed here: what makes a host unfit may be gone."""
+    folders = [path for entry in sys.path if (path := Path(entry)).is_dir()]
+    seen = [f"{path} {path.stat().st_mtime_ns}" for path in folders]
+    return digest_bytes("\0".join([sys.version, *seen]).encode()).hex
 
 
 def _source(facts: SpecFacts) -> Source:
@@ -103,5 +132,6 @@ def _fingerprint(name: str, spec: Digest, targets: Digest) -> str:
     return digest_bytes(f"{_READING}\0{name}\0{spec}\0{targets}".encode()).hex
 
 
-def _with_model(fingerprint: str, digests: Mapping[Path, Digest]) -> str:
-    return digest_bytes("\0".join([fingerprint, *digests.values()]).encode()).hex
+def _with_model(fingerprint: str, hashed: Hashed) -> str:
+    digests = [digest for digest, _ in hashed.values()]
+    return digest_bytes("\0".join([fingerprint, *digests]).encode()).hex

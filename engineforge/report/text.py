@@ -146,8 +146,9 @@ def _engine_lines(key: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator
             yield f"  {word[:-1]:10} {tensor}"
     yield f"  toolchain  {chain['backend']} {chain['version']}, CUDA {chain['cuda']}"
     target = recipe["target"]
-    capabilities = ", ".join(target.get("compute_capabilities", ())) or target["gpu"]["name"]
-    yield f"  target     {capabilities}, {target['platform']}"
+    gpu = target.get("gpu", {})
+    where = [*target.get("compute_capabilities", ()), *(str(value) for value in gpu.values())]
+    yield f"  target     {', '.join([*where, target['platform']])}"
     for index, profile in enumerate(recipe["profiles"]):
         for name, given in profile.items():
             for kind, bounds in given.items():
@@ -156,8 +157,8 @@ def _engine_lines(key: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator
     for name, value in recipe["builder"].items():
         if value is not None:
             yield f"  builder    {name} = {value}"
-    where = f"on {record['host']}" if "host" in record else ""
-    yield f"  built      {record.get('started', '?')} {where} in {record.get('seconds', '?')} s"
+    host = f"on {record['host']}" if "host" in record else ""
+    yield f"  built      {record.get('started', '?')} {host} in {record.get('seconds', '?')} s"
     if "git" in record:
         yield f"  specs at   {record['git']}"
     for warning in record.get("warnings", ()):

@@ -6,6 +6,7 @@ proves itself by what it is filed under, so two processes that save lose work at
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import zlib
@@ -20,7 +21,8 @@ from engineforge.store.local import plan_path
 
 _FORMAT = 1
 _HEADER = b"engineforge index\n"
-_KEPT = 200_000
+_KEPT = 1_000_000
+_TRIES = 3
 _COARSE_NS = 2_000_000_000
 _TICKS, _TICK_SECONDS = 20, 0.002
 
@@ -28,12 +30,21 @@ Stat = tuple[int, int, int, int, int]
 """device, inode, size, mtime_ns, ctime_ns: ctime cannot be set by hand (bazel#14723)."""
 
 
+FolderStats = list[tuple[str, Stat]]
+"""The files of a folder by name."""
+
+
 class PlannedSpec(msgspec.Struct, array_like=True, frozen=True):
-    """What planning a spec came to: name, target and plan key of each of its variants."""
+    """What planning a spec came to: name, target and plan key of each of its variants.
+
+    `unfit` says of those that were never built why `host` cannot, and is empty for the others.
+    """
 
     variants: list[str]
     targets: list[str]
     keys: list[str]
+    unfit: list[str]
+    host: str
 
 
 class SpecFacts(msgspec.Struct, array_like=True, frozen=True):
@@ -47,7 +58,7 @@ class KnownEntry(msgspec.Struct, array_like=True, frozen=True):
     """An entry whose files were hashed: their names and stats at that time."""
 
     key: str
-    files: list[tuple[str, Stat]]
+    files: FolderStats
 
 
 class History(msgspec.Struct, array_like=True, frozen=True):
@@ -63,6 +74,7 @@ class _Data(msgspec.Struct, array_like=True):
     specs: dict[str, SpecFacts] = {}
     planned: dict[str, PlannedSpec] = {}
     models: dict[str, bytes] = {}
+    inspected: dict[str, bool] = {}
     entries: dict[str, KnownEntry] = {}
     history: dict[str, History] = {}
 
@@ -100,7 +112,7 @@ class Index:
             for name in _Data.__struct_fields__[1:]:
                 table, new = getattr(self._data, name), getattr(self._new, name)
                 for key, value in new.items():
-                    table.pop(key, None)  # what was used last stands last
+                    table.pop(key, None)  # what was written last stands last
                     table[key] = value
                 for key in list(table)[: max(0, len(table) - _KEPT)]:
                     del table[key]
@@ -115,22 +127,37 @@ class Index:
 
     def forget(self) -> None:
         """Trust nothing of what was remembered, but the durations of builds."""
-        history = self._data.history
-        self._data = _Data(history=history)
+        # What is there already is kept on disk, for those who do trust it.
+        self._data = _Data(history=self._data.history)
+        self._loaded = None
 
     def digest(self, path: Path) -> Digest:
-        """A file's sha256: remembered if its stat is the same, else hashed. OSError as `open`."""
-        stat = stat_of(path)
-        known = self._known_digest(stat)
-        if known is not None:
-            return known
-        settled = self._wait_until_settled([stat])
-        digest = digest_file(path)
-        self.files_hashed += 1
-        self.bytes_hashed += stat[2]
-        if settled and stat_of(path) == stat:
-            self._new.digests[f"{stat[0]}:{stat[1]}"] = (stat, str(digest))
-        return digest
+        """A file's sha256: remembered if its stat is the same, else hashed. OSError as `hashed`."""
+        return self.hashed(path)[0]
+
+    def hashed(self, path: Path) -> tuple[Digest, Stat]:
+        """A file's sha256, and the stat that it had before and after it was read.
+
+        OSError as `open` raises it, and where the file is written to all the time.
+        """
+        for _ in range(_TRIES):
+            stat = stat_of(path)
+            known = self._known_digest(stat)
+            if known is not None:
+                return known, stat
+            settled = self._wait_until_settled([stat])
+            digest = digest_file(path)
+            self.count(1, stat[2])
+            if stat_of(path) == stat:
+                if settled:
+                    self._new.digests[f"{stat[0]}:{stat[1]}"] = (stat, str(digest))
+                return digest, stat
+        raise OSError(errno.EBUSY, "it changes while it is read", str(path))
+
+    def count(self, files: int, size: int) -> None:
+        """That so much was hashed."""
+        self.files_hashed += files
+        self.bytes_hashed += size
 
     def knows(self, path: Path) -> bool:
         """Whether `digest` would hash nothing."""
@@ -171,10 +198,9 @@ class Index:
         known = self._new.entries.get(f"{stage}/{key}") or self._data.entries.get(f"{stage}/{key}")
         return known is not None and _untouched(known, folder)
 
-    def know_entry(self, stage: str, key: str, folder: Path) -> None:
-        """Remember an entry whose files have just been hashed (or written) and match."""
-        names = sorted(path.name for path in folder.iterdir())
-        stats = [(name, stat_of(folder / name)) for name in names]
+    def know_entry(self, stage: str, key: str, stats: FolderStats) -> None:
+        """Remember an entry whose files match its manifest: written by this process, or hashed
+        after `stats` were taken."""
         if self._wait_until_settled(stat for _, stat in stats):
             self._new.entries[f"{stage}/{key}"] = KnownEntry(key, stats)
 
@@ -203,6 +229,13 @@ class Index:
     def know_planned(self, fingerprint: str, planned: PlannedSpec) -> None:
         self._new.planned[fingerprint] = planned
 
+    def is_inspected(self, files: str) -> bool:
+        """Whether a model with just these files was found to be sound."""
+        return files in self._new.inspected or files in self._data.inspected
+
+    def know_inspected(self, files: str) -> None:
+        self._new.inspected[str(files)] = True
+
     def model(self, digest: str) -> bytes | None:
         """What inspecting the model with this digest said, as JSON."""
         return self._new.models.get(digest) or self._data.models.get(digest)
@@ -218,6 +251,10 @@ class Index:
         times = [*(before.seconds if before else []), *([] if seconds is None else [seconds])]
         if before is None or before.plan != plan or seconds is not None:
             self._new.history[label] = History(plan, times[-5:])
+
+
+def folder_stats(folder: Path) -> FolderStats:
+    return [(name, stat_of(folder / name)) for name in sorted(p.name for p in folder.iterdir())]
 
 
 def stat_of(path: Path) -> Stat:

@@ -29,6 +29,8 @@ _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is EngineFor
 class Entry:
     path: Path
     manifest: Manifest
+    folder: tuple[int, int]
+    """Device and inode of the folder that was read: another may take its name."""
 
     def file(self, name: str) -> Path:
         return self.path / name
@@ -84,6 +86,10 @@ class LocalStore:
     def get(self, stage: str, key: Digest) -> Entry | None:
         """The entry if it is there whole: manifest sound, files present and of their sizes."""
         path = self.entry_path(stage, key)
+        folder = _identity(path)
+        if folder is None:
+            return None
+        what = f"{stage} entry {key.short} is corrupt"
         try:
             manifest = Manifest.from_bytes((path / MANIFEST).read_bytes())
             if manifest.key != key or manifest.stage != stage:
@@ -93,13 +99,20 @@ class LocalStore:
                 if size != file.size:
                     raise BadManifest(f"'{name}' has {size} bytes, expected {file.size}")
         except BadManifest as error:
-            self.quarantine(stage, key, str(error))
+            self._aside(path, folder, f"{what}: {error}")
             return None
-        except (FileNotFoundError, NotADirectoryError) as error:
-            if path.exists():
-                self.quarantine(stage, key, f"'{Path(error.filename).name}' is missing")
+        except OSError as error:
+            name = Path(error.filename).name
+            if isinstance(error, FileNotFoundError | NotADirectoryError):
+                self._aside(path, folder, f"{what}: '{name}' is missing")
+            elif isinstance(error, IsADirectoryError):
+                self._aside(path, folder, f"{what}: '{name}' is no file")
+            else:
+                raise StoreCorrupt(
+                    f"'{error.filename}' cannot be read: {error.strerror}"
+                ) from error
             return None
-        return Entry(path, manifest)
+        return Entry(path, manifest, folder)
 
     def broken_files(self, entry: Entry) -> list[str]:
         """Every file of an entry hashed again: what does not match its manifest."""
@@ -114,11 +127,15 @@ class LocalStore:
                 broken.append(f"'{name}' is {found.short}…, expected {file.sha256.short}…")
         return broken
 
-    def quarantine(self, stage: str, key: Digest, why: str) -> None:
+    def quarantine(self, entry: Entry, why: str) -> None:
         """Move a broken entry out of the way, so that it is a miss from now on."""
-        self._aside(self.entry_path(stage, key), f"{stage} entry {key.short} is corrupt: {why}")
+        key = entry.manifest.key.short
+        what = f"{entry.manifest.stage} entry {key} is corrupt: {why}"
+        self._aside(entry.path, entry.folder, what)
 
-    def _aside(self, path: Path, what: str) -> None:
+    def _aside(self, path: Path, judged: tuple[int, int] | None, what: str) -> None:
+        if _identity(path) != judged:
+            return  # another process was here first, and may have put a sound one in its place
         moved = None
         with contextlib.suppress(FileNotFoundError):
             try:
@@ -134,6 +151,7 @@ class LocalStore:
     def plan_record(self, key: Digest) -> PlanRecord | None:
         """What a plan led to, if it was carried out here."""
         path = self.plan_path(key)
+        judged = _identity(path)
         try:
             record = PlanRecord.from_bytes(path.read_bytes())
             if record.key != key:
@@ -141,7 +159,7 @@ class LocalStore:
         except FileNotFoundError:
             return None
         except BadManifest as error:
-            self._aside(path, f"plan record {key.short} is corrupt: {error}")
+            self._aside(path, judged, f"plan record {key.short} is corrupt: {error}")
             return None
         return record
 
@@ -169,10 +187,10 @@ class LocalStore:
         key_document: Mapping[str, object],
         digests: Mapping[str, StoredFile],
         record: Mapping[str, object],
-    ) -> Entry:
-        """Publish a staged folder as the entry of its key. `digests` are of files hashed while
-        they were written; the others are hashed here. The entry that is there already wins, and
-        StoreCorrupt is raised where it is broken and cannot be moved."""
+    ) -> tuple[Entry, bool]:
+        """The entry of this key, and whether it is the staged folder: one that is there already
+        wins, and StoreCorrupt is raised where that is broken and cannot be moved. `digests` are of
+        files hashed while they were written; the others are hashed here."""
         stored = dict(digests)
         for file in staged.iterdir():
             if file.name not in stored:
@@ -186,11 +204,11 @@ class LocalStore:
         final = self.entry_path(stage, key)
         for _ in range(2):
             if files.publish_folder(staged, final):
-                return Entry(final, manifest)
+                return Entry(final, manifest, _identity(final) or (0, 0)), True
             # Where that one is broken, this moves it aside.
             if (first := self.get(stage, key)) is not None:
                 files.remove_folder(staged)
-                return first
+                return first, False
         raise StoreCorrupt(f"'{final}' is corrupt, and cannot be replaced", hint="remove it")
 
     def entries(self, stage: str) -> Iterator[Entry]:
@@ -233,6 +251,14 @@ class LocalStore:
                     os.close(handle)
             elif not path.is_dir():
                 files.remove_old(path, now - _HALF_WRITTEN_SECONDS)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Session:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engineforge.digest import Digest, digest_bytes, digest_value
@@ -67,6 +68,8 @@ class Manifest:
                 },
                 record=raw["record"],
             )
+            if bad := [name for name in manifest.files if Path(name).name != name]:
+                raise BadManifest(f"'{bad[0]}' is no plain file name")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadManifest(f"a field is missing or of the wrong kind: {error}") from error
         if digest_value(manifest.key_document) != manifest.key:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engineforge.digest import Digest
-from engineforge.store.index import Index
+from engineforge.store.index import Index, folder_stats
 from engineforge.store.local import Entry, LocalStore
 
 
@@ -15,8 +15,15 @@ def whole(store: LocalStore, index: Index, stage: str, key: Digest) -> Entry | N
     entry = store.get(stage, key)
     if entry is None or index.entry_is_known(stage, key.hex, entry.path):
         return entry
-    if broken := store.broken_files(entry):
-        store.quarantine(stage, key, "; ".join(broken))
+    try:
+        stats = folder_stats(entry.path)  # before they are read: what changes then is not known
+    except FileNotFoundError:
+        return None  # moved away by another process
+    broken = store.broken_files(entry)
+    sizes = [file.size for file in entry.manifest.files.values()]
+    index.count(len(sizes), sum(sizes))
+    if broken:
+        store.quarantine(entry, "; ".join(broken))
         return None
-    index.know_entry(stage, key.hex, entry.path)
+    index.know_entry(stage, key.hex, stats)
     return entry

@@ -7,6 +7,7 @@ goes to stderr. It ends when its parent does.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import resource
@@ -43,12 +44,11 @@ def main() -> None:
 
 
 def _load(request: Mapping[str, Any]) -> None:
-    """Import what a build will need; what is missing is said when it is needed."""
-    from engineforge.backends import tensorrt
-    from engineforge.worker import wire  # noqa: F401 - loaded for the build to come
-
-    with contextlib.suppress(ImportError, KeyError, OSError):
-        tensorrt.load(request["backend"])
+    """Import what a request to come will need; what is missing is said when it is needed."""
+    with contextlib.suppress(ImportError, OSError):
+        importlib.import_module(request["module"])
+        if "backend" in request:
+            importlib.import_module("engineforge.backends.tensorrt").load(request["backend"])
 
 
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:

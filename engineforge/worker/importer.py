@@ -23,14 +23,15 @@ class Importer:
             child = self._started()
             try:
                 return child.ask(request)
-            except Crashed:
+            except Crashed as error:
                 self._release()
-                raise
+                said = "".join(f"\n  {line}" for line in child.log_tail())
+                raise Crashed(f"reading the model: {error.args[0]}{said}") from error
 
     def start(self) -> None:
-        """Begin to load ONNX while the caller does other work."""
+        """Let the process load ONNX while the caller does other work."""
         with self._lock:
-            self._started()
+            self._started().tell({"op": "load", "module": "engineforge.stages.sources.onnx"})
 
     def kill(self, why: str) -> None:
         """End it now, also while a thread waits for its answer."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from engineforge.digest import Digest, digest_value, document
-from engineforge.errors import EngineForgeError
+from engineforge.errors import EngineForgeError, StoreCorrupt
 from engineforge.plan.keys import EngineKey, PlanKey
 from engineforge.spec.model import ModelInterface, Variant
-from engineforge.store.index import Index, Stat, stat_of
+from engineforge.store.index import Index, Stat, folder_stats, stat_of
 from engineforge.store.local import Entry, LocalStore, Session
 from engineforge.store.manifest import PlanRecord, StoredFile
 from engineforge.store.trust import whole
@@ -44,10 +44,12 @@ _LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One stale variant: its key, and the files that its source is made of (as planned)."""
+    """One stale variant: its key, the builder options with plugins as paths, and the files that
+    its source is made of, with the stats that they had when they were hashed."""
 
     variant: Variant
     key: PlanKey
+    builder: Mapping[str, object]
     model: Path
     external: Mapping[str, Digest]
     interface: ModelInterface
@@ -149,7 +151,7 @@ class Worker:
         )
         key = digest_value(engine_key)
         if (entry := whole(self._store, self._index, "engine", key)) is not None:
-            why = "the model changed in nothing that an engine depends on"
+            why = "nothing that an engine depends on has changed"
             return self._reused(job, imported, entry, why)
         label = job.variant.label
         waited: list[str] = []
@@ -208,7 +210,7 @@ class Worker:
             with self._session.staged() as staged:
                 self._importer.ask({**request, "canonical": staged / _MODEL})
                 self._unchanged(job, shared)
-                entry = self._store.publish(
+                entry = self._publish(
                     staged,
                     stage="onnx",
                     key_document=document(job.key.onnx),
@@ -220,7 +222,6 @@ class Worker:
                         "finished": self._conditions.now().isoformat(timespec="seconds"),
                     },
                 )
-            self._index.know_entry("onnx", key.hex, entry.path)
         else:
             self._importer.ask({**request, "canonical": None})
         shared.done(entry)
@@ -239,7 +240,7 @@ class Worker:
             if (staged / ENGINE).stat().st_size != engine.size:
                 raise _StageFailed(Failed(stage="engine", error="the engine file is short"))
             seconds = time.monotonic() - clock
-            entry = self._store.publish(
+            entry = self._publish(
                 staged,
                 stage="engine",
                 key_document=document(key),
@@ -255,16 +256,39 @@ class Worker:
                     "outputs": [str(tensor) for tensor in job.interface.outputs],
                     "started": started.isoformat(timespec="seconds"),
                     "seconds": round(seconds, 3),
-                    "timing_cache": "none: TensorRT-RTX has no timing caches",
                     **output,
                 },
             )
         self._record(job, imported, entry, seconds)
         return Built(engine=entry.manifest.key, path=entry.file(ENGINE), seconds=seconds)
 
+    def _publish(
+        self,
+        staged: Path,
+        *,
+        stage: str,
+        key_document: Mapping[str, object],
+        digests: Mapping[str, StoredFile],
+        record: Mapping[str, object],
+    ) -> Entry:
+        """The entry of this key: this one, or a sound one that another process was first with."""
+        entry, ours = self._store.publish(
+            staged, stage=stage, key_document=key_document, digests=digests, record=record
+        )
+        key = entry.manifest.key
+        if ours:
+            self._index.know_entry(stage, key.hex, folder_stats(entry.path))
+            return entry
+        first = whole(self._store, self._index, stage, key)
+        if first is None:
+            raise StoreCorrupt(f"the {stage} entry {key.short} was published broken; run again")
+        return first
+
     def _ask_child(self, job: Job, imported: _Import, staged: Path) -> dict[str, Any]:
         log = staged / _LOG
-        child = self._spare.take() or Child(log, self._conditions.environment)
+        child = self._spare.take(job.variant.target.toolchain.backend) or Child(
+            log, self._conditions.environment
+        )
         with self._lock:
             self._children.add(child)
             stopped = self._stop == "interrupted"
@@ -276,7 +300,7 @@ class Worker:
                     "op": "build",
                     "model": imported.bound,
                     "profiles": write_profiles(job.variant.profiles),
-                    "builder": job.key.engine.builder,
+                    "builder": job.builder,
                     "target": document(job.variant.target),
                     "engine": staged / ENGINE,
                     "log": log,
@@ -325,7 +349,6 @@ class Worker:
     def _record(self, job: Job, imported: _Import, entry: Entry, seconds: float | None) -> None:
         """Last of all: what this plan led to."""
         plan, engine = job.key.digest(), entry.manifest.key
-        self._index.know_entry("engine", engine.hex, entry.path)
         entries = {"onnx": imported.entry.manifest.key, "engine": engine}
         record = PlanRecord(key=plan, key_document=document(job.key), entries=entries)
         self._store.put_record(record, self._session.folder)

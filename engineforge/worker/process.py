@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -119,7 +120,8 @@ class Child:
     def kill(self, why: str) -> None:
         """End it now: TensorRT's own cancel waits for the end of a step, which may be all."""
         self._killed_for = self._killed_for or why
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # what it started goes with it
 
     def tell(self, request: Mapping[str, object]) -> None:
         """A request that has no answer; a child that is gone is noticed by the next `ask`."""

@@ -32,7 +32,8 @@ def _publish(store: LocalStore, text: str = "engine") -> Entry:
     with store.session() as session, session.staged() as staged:
         (staged / "model.engine").write_text(text)
         (staged / "build.log").write_text("log")
-        return store.publish(staged, stage="engine", key_document=_KEY, digests={}, record={})
+        entry, _ = store.publish(staged, stage="engine", key_document=_KEY, digests={}, record={})
+        return entry
 
 
 def _record(store: LocalStore) -> Path:
@@ -146,7 +147,7 @@ def _of_another_entry(entry: Path) -> None:
     with away.session() as session, session.staged() as staged:
         (staged / "model.engine").write_text("engine")
         (staged / "build.log").write_text("log")
-        found = away.publish(staged, stage="engine", key_document=other, digests={}, record={})
+        found, _ = away.publish(staged, stage="engine", key_document=other, digests={}, record={})
     shutil.copy(found.file(MANIFEST), _writable(entry / MANIFEST))
 
 

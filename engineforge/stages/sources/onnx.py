@@ -90,9 +90,14 @@ def references(model: ModelProto, path: Path) -> list[Reference]:
 
 
 def _external_size(location: str, tensor: str, path: Path) -> int:
-    if location == IN_FILE or not location:
+    if not location:
         raise ModelError(f"tensor '{tensor}' of '{path.name}' names no external-data file")
-    parts = PurePosixPath(location.replace("\\", "/"))
+    if "\\" in location or "\0" in location:
+        raise ModelError(
+            f"tensor '{tensor}' of '{path.name}' is stored in {location!r}: expected a relative "
+            "path with '/' between folders",
+        )
+    parts = PurePosixPath(location)
     folder = path.parent.resolve()
     where = (folder / parts).resolve()
     if parts.is_absolute() or ".." in parts.parts or not where.is_relative_to(folder):
@@ -355,6 +360,9 @@ def _features(model: ModelProto) -> dict[str, str]:
     """What of the graph needs a certain GPU, each with the first place that has it."""
     inferred = onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False)
     found: dict[str, str] = {}
+    for node in _nodes(inferred):
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            found.setdefault("quantized", node.name or node.op_type)
     for graph in _graphs(inferred):
         types = _types(graph)
         for name, elem_type in types.items():
@@ -362,8 +370,6 @@ def _features(model: ModelProto) -> dict[str, str]:
                 found.setdefault(feature, name)
         for node in graph.node:
             where = node.name or next(iter(node.output), node.op_type)
-            if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-                found.setdefault("quantized", where)
             if node.op_type in ("MatMul", "Gemm") and any(
                 types.get(name) == TensorProto.FLOAT for name in (*node.output, *node.input[:2])
             ):
