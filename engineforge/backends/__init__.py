@@ -34,6 +34,8 @@ class BuildOutput:
     size: int
     sha256: str
     layers: int
+    inputs: Sequence[str]
+    outputs: Sequence[str]
     parse_seconds: float
     build_seconds: float
     toolchain: Mapping[str, str]

@@ -20,7 +20,8 @@ from types import ModuleType
 from typing import Any
 
 from engineforge.backends import BuildError, BuildOutput, BuildRequest
-from engineforge.backends.options import OPTIONS, Option
+from engineforge.backends.options import OPTIONS
+from engineforge.backends.settings import Settings, inputs_of
 from engineforge.spec.model import Profile
 
 
@@ -48,7 +49,7 @@ _HINTS = (
         "height and width to be multiples of 32",
     ),
     (
-        "Plugin not found|checkFallbackPluginImporter",
+        "Plugin not found|checkFallbackPluginImporter|UNSUPPORTED_NODE|plugin creator",
         "this TensorRT has no such operator and no plugin of that name: express it in other "
         "operators, or export the model with another opset",
     ),
@@ -70,43 +71,6 @@ def build(request: BuildRequest, engine: Path, log: Path) -> BuildOutput:
     trt = load(request.target.toolchain.backend)
     with log.open("a", encoding="utf-8", buffering=1) as file:
         return _Build(trt, request, _logger(trt, file)).run(engine, flavour)
-
-
-# What of IBuilderConfig is no setting of an engine, or is managed elsewhere than by an option.
-_NO_OPTIONS = frozenset(
-    [
-        "all_build_routes",
-        "flags",
-        "num_optimization_profiles",
-        "num_compute_capabilities",
-        "profile_stream",
-        "progress_monitor",
-    ]
-)
-
-
-def unknown_settings(name: str) -> list[str]:
-    """Attributes and enum members of the installed TensorRT that no option stands for.
-
-    A new release may bring one: until the table has it, no key can hold it.
-    """
-    trt: Any = load(name)
-    known = {option.api for option in OPTIONS} | {*_ENUM_ATTRIBUTES.values(), *_NO_OPTIONS}
-    config = trt.IBuilderConfig
-    attributes = {
-        each
-        for each in dir(config)
-        if not each.startswith("_") and not callable(getattr(config, each))
-    }
-    members = {
-        f"{enum}.{member}"
-        for enum in ("BuilderFlag", "MemoryPoolType", "OnnxParserFlag")
-        for member in getattr(trt, enum).__members__
-    }
-    return sorted(
-        [f"IBuilderConfig.{each}" for each in attributes - known]
-        + [each for each in members if each.partition(".")[2] not in known]
-    )
 
 
 def _logger(trt: ModuleType, file: Any) -> Any:  # noqa: ANN401 - a class of an untyped module
@@ -143,6 +107,7 @@ class _Build:
         self.network = self._made(self.builder.create_network(1 << typed), "no network")
         self.config = self._made(self.builder.create_builder_config(), "no builder config")
         self.parser = trt.OnnxParser(self.network, logger)
+        self._settings = Settings(trt, config=self.config, network=self.network, parser=self.parser)
 
     def run(self, engine: Path, flavour: Flavour) -> BuildOutput:
         toolchain = self._toolchain(flavour)
@@ -160,6 +125,10 @@ class _Build:
             size=size,
             sha256=sha256,
             layers=self.network.num_layers,
+            inputs=[_interface(tensor) for tensor in inputs_of(self.network)],
+            outputs=[
+                _interface(self.network.get_output(i)) for i in range(self.network.num_outputs)
+            ],
             parse_seconds=parsed - started,
             build_seconds=time.monotonic() - parsed,
             toolchain=toolchain,
@@ -177,9 +146,9 @@ class _Build:
         lines = [line for line in dict.fromkeys(self.logger.errors) if _NO_DRIVER not in line]
         return "".join(f"\n  {line}" for line in (lines or self.logger.errors)[:8])
 
-    def _hint(self) -> str | None:
+    def _hint(self, what: str = "") -> str | None:
         """What to do about TensorRT's words, where that is known."""
-        said = "\n".join(self.logger.errors)
+        said = "\n".join([what, *self.logger.errors])
         return next((hint for words, hint in _HINTS if re.search(words, said)), None)
 
     def _no_errors(self, when: str) -> None:
@@ -205,100 +174,25 @@ class _Build:
         errors = [self.parser.get_error(i) for i in range(self.parser.num_errors)]
         lines = [_parser_error(error) for error in errors]
         what = "TensorRT cannot parse the model:" + "".join(f"\n  {line}" for line in lines)
-        raise BuildError(what, hint=self._hint())
+        raise BuildError(what, hint=self._hint(what))
 
     def _configure(self, *, parser: bool) -> None:
         for option in OPTIONS:
             value = self.request.builder.get(option.name)
             if value is not None and (option.kind == "parser") == parser:
-                self._set(option, value)
-
-    def _set(self, option: Option, value: Any) -> None:  # noqa: ANN401 - of the option's own type
-        trt, config = self.trt, self.config
-        errors = len(self.logger.errors)
-        try:
-            match option.kind:
-                case "flag" | "parser":
-                    owner = config if option.kind == "flag" else self.parser
-                    enum = trt.BuilderFlag if option.kind == "flag" else trt.OnnxParserFlag
-                    flag = getattr(enum, option.api)
-                    (owner.set_flag if value else owner.clear_flag)(flag)
-                    found = owner.get_flag(flag)
-                case "value":
-                    setattr(config, option.api, value)
-                    found = getattr(config, option.api)
-                case "enum":
-                    attribute = _ENUM_ATTRIBUTES[option.api]
-                    setattr(config, attribute, getattr(getattr(trt, option.api), value.upper()))
-                    found = getattr(config, attribute).name.lower()
-                case "pool":
-                    pool = getattr(trt.MemoryPoolType, option.api)
-                    config.set_memory_pool_limit(pool, value)
-                    found = config.get_memory_pool_limit(pool)
-                case "preview":
-                    for name, on in value.items():
-                        feature = getattr(trt.PreviewFeature, name.upper())
-                        config.set_preview_feature(feature, on)
-                    found = {
-                        name: config.get_preview_feature(getattr(trt.PreviewFeature, name.upper()))
-                        for name in value
-                    }
-                case "network":
-                    found = self._set_on_network(option, value)
-                case _:
-                    raise BuildError(f"option '{option.name}' cannot be set by this backend yet")
-        except (AttributeError, TypeError, ValueError) as error:
-            raise BuildError(
-                f"option '{option.name}': TensorRT refused {value!r}: {error}"
-            ) from error
-        if found != value:
-            del self.logger.errors[:errors]
-            raise BuildError(
-                f"option '{option.name}': {value!r} was set, and TensorRT kept {found!r}"
-                + self._said()
-            )
-
-    def _set_on_network(self, option: Option, value: Any) -> object:  # noqa: ANN401
-        if option.name == "io_formats":
-            return {name: self._set_formats(name, wanted) for name, wanted in value.items()}
-        if option.name == "debug_tensors":
-            tensors = self._tensors()
-            return [
-                name
-                for name in value
-                if name in tensors
-                and self.network.mark_debug(tensors[name])
-                and self.network.is_debug_tensor(tensors[name])
-            ]
-        if option.name == "mark_unfused_tensors_as_debug_tensors":
-            return bool(value and self.network.mark_unfused_tensors_as_debug_tensors())
-        raise BuildError(f"option '{option.name}' cannot be set by this backend yet")
-
-    def _set_formats(self, name: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        ends = [self.network.get_input(i) for i in range(self.network.num_inputs)]
-        ends += [self.network.get_output(i) for i in range(self.network.num_outputs)]
-        tensor = next((each for each in ends if each.name == name), None)
-        if tensor is None:
-            names = ", ".join(each.name for each in ends)
-            raise BuildError(f"option 'io_formats': no input or output '{name}'; there is: {names}")
-        bits = {f: 1 << int(getattr(self.trt.TensorFormat, f.upper())) for f in wanted["formats"]}
-        tensor.allowed_formats = sum(bits.values())
-        return {"formats": [f for f, bit in bits.items() if tensor.allowed_formats & bit]}
-
-    def _tensors(self) -> dict[str, Any]:
-        layers = [self.network.get_layer(i) for i in range(self.network.num_layers)]
-        outputs = [layer.get_output(i) for layer in layers for i in range(layer.num_outputs)]
-        return {tensor.name: tensor for tensor in outputs if tensor is not None}
+                self._settings.apply(option, value)
 
     def _add_profile(self, index: int, profile: Profile) -> None:
-        inputs = {
-            tensor.name: tensor
-            for tensor in (self.network.get_input(i) for i in range(self.network.num_inputs))
-        }
+        inputs = {tensor.name: tensor for tensor in inputs_of(self.network)}
         made = self.builder.create_optimization_profile()
         for name, given in profile.items():
             if name not in inputs:  # TensorRT takes any name without a word
                 raise BuildError(f"profile {index}: the network has no input '{name}'")
+            if given.values is not None and not inputs[name].is_shape_tensor:
+                raise BuildError(  # TensorRT warns and goes on
+                    f"profile {index}: 'values' are for shape tensors, and '{name}' is none",
+                    hint="give the shape of that input, or nothing if it is fixed",
+                )
             for ranges, kind in ((given.shape, "shape"), (given.values, "shape_input")):
                 if ranges is None:
                     continue
@@ -309,6 +203,12 @@ class _Build:
                     raise BuildError(
                         f"profile {index}: {asked} was set for '{name}', and TensorRT kept {found}"
                     )
+        for name, tensor in inputs.items():
+            if tensor.is_shape_tensor and (name not in profile or profile[name].values is None):
+                raise BuildError(
+                    f"profile {index}: '{name}' is a shape tensor: its values decide shapes",
+                    hint=f"write {name}: {{values: {{min: […], opt: […], max: […]}}}}",
+                )
         if self.config.add_optimization_profile(made) != index:
             raise BuildError(f"TensorRT refused profile {index}{self._said()}")
 
@@ -348,16 +248,6 @@ class _Build:
         return "sha256:" + writer.sha.hexdigest(), size
 
 
-_ENUM_ATTRIBUTES = {
-    "ProfilingVerbosity": "profiling_verbosity",
-    "TilingOptimizationLevel": "tiling_optimization_level",
-    "HardwareCompatibilityLevel": "hardware_compatibility_level",
-    "RuntimePlatform": "runtime_platform",
-    "EngineCapability": "engine_capability",
-    "DeviceType": "default_device_type",
-}
-
-
 def _writer(trt: ModuleType, file: Any, beside: ThreadPoolExecutor) -> Any:  # noqa: ANN401
     class Writer(trt.IStreamWriter):  # type: ignore[misc, name-defined]
         """Hashes each piece while it is written; keeps the first error, which TensorRT drops."""
@@ -385,10 +275,21 @@ def _writer(trt: ModuleType, file: Any, beside: ThreadPoolExecutor) -> Any:  # n
     return Writer()
 
 
+def _interface(tensor: Any) -> str:  # noqa: ANN401 - TensorRT's ITensor
+    """An input or output as the engine has it, whatever the ONNX model says."""
+    names = [tensor.get_dimension_name(i) for i in range(len(tensor.shape))]
+    dims = [
+        str(dim) if dim >= 0 else name or "unnamed"
+        for dim, name in zip(tensor.shape, names, strict=True)
+    ]
+    return f"'{tensor.name}' {tensor.dtype.name.lower()} [{', '.join(dims)}]"
+
+
 def _parser_error(error: Any) -> str:  # noqa: ANN401 - the parser's own class
     where = ""
     if error.node_name() or error.node_operator():
-        where = f"node '{error.node_name()}' (operator {error.node_operator()}): "
+        name = f"'{error.node_name()}'" if error.node_name() else str(error.node())
+        where = f"node {name} (operator {error.node_operator()}): "
     return f"{where}{error.desc()} [{error.code().name}]"
 
 

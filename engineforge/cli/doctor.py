@@ -53,6 +53,11 @@ def _unknown_settings() -> list[str]:
         child = Child(Path(folder) / "doctor.log", os.environ)
         try:
             return list(child.ask({"op": "unknown-settings", "backend": "tensorrt_rtx"})["names"])
+        except EngineForgeError as error:
+            said = "".join(f"\n  {line}" for line in child.log_tail())
+            raise HostUnfit(
+                f"TensorRT-RTX is installed and does not load: {error}{said}"
+            ) from error
         finally:
             child.close()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import signal
 import sys
@@ -11,10 +13,20 @@ from importlib import import_module
 from typing import NoReturn
 
 from engineforge import __version__
-from engineforge.errors import EngineForgeError, SpecError
+from engineforge.errors import EngineForgeError, HostUnfit, SpecError
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
+# What the machine answers, not a bug: permissions, full and failing disks.
+_NOT_OURS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.ENOTDIR,
+}
 
 _EPILOG = """\
 examples:
@@ -30,6 +42,7 @@ exit codes: 0 done, 1 a build failed, 2 bad usage or spec, 3 promotion refused, 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit; a bug stays a traceback."""
+    _open_streams()
     args = parser().parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -52,7 +65,22 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         # looks at ours must not take this for success.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = _BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise
+        where = f"'{error.filename}'" if error.filename else "the output"
+        print(f"engineforge: {where}: {error.strerror}", file=sys.stderr)
+        code = HostUnfit.exit_code
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Streams that take any text, also where they were closed or the locale knows only ASCII."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - until we end
+        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from engineforge.cli import world
 from engineforge.errors import SpecError, UsageError
@@ -31,9 +32,12 @@ def _versions(given: list[str]) -> dict[str, str]:
     versions = {}
     for pair in given:
         backend, _, version = pair.partition("=")
-        if backend not in ("tensorrt", "tensorrt_rtx") or not version:
+        if not re.fullmatch(r"[0-9]+(\.[0-9]+){2,3}", version) or backend not in (
+            "tensorrt",
+            "tensorrt_rtx",
+        ):
             raise UsageError(
-                f"--with {pair}: expected a backend and a version",
+                f"--with {pair}: expected a backend and a full version",
                 hint="such as --with tensorrt=11.4.0.106 or --with tensorrt_rtx=1.8.0.1",
             )
         versions[backend] = version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -35,21 +36,28 @@ def find_root(paths: Sequence[Path]) -> Path:
 
 def spec_files(paths: Sequence[Path]) -> list[Path]:
     """The spec files named or contained, each once, by path."""
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for path in paths:
-        found.update(dict.fromkeys(_yaml_files(path) if path.is_dir() else [path]))
+        for file in _yaml_files(path) if path.is_dir() else [path]:
+            found.setdefault(os.path.abspath(file), file)  # noqa: PTH100 - links stay
     if not found:
         raise UsageError(f"no specs (*.yaml) in '{paths[0]}'")
-    return sorted(found)
+    return sorted(found.values())
 
 
 def spec_name(file: Path, root: Path) -> str:
     """A spec's name: its path below the specs folder, without the suffix."""
     # A file may be a link to elsewhere, and the folder may have been named in two ways.
-    for one, other in ((file.absolute(), root.absolute()), (file.resolve(), root.resolve())):
+    inside = Path(file.name)
+    for one, other in (
+        (Path(os.path.abspath(file)), Path(os.path.abspath(root))),  # noqa: PTH100 - links stay
+        (file.resolve(), root.resolve()),
+    ):
         if one.is_relative_to(other):
-            return one.relative_to(other).with_suffix("").as_posix()
-    return file.stem
+            inside = one.relative_to(other)
+            break
+    # A name that is no UTF-8 could be written into no manifest.
+    return os.fsencode(inside.with_suffix("").as_posix()).decode("utf-8", "replace")
 
 
 def _yaml_files(folder: Path) -> Iterator[Path]:

@@ -104,7 +104,7 @@ class Reader:
         if problems:
             plan.problems += dict.fromkeys(problems)
             return []
-        plan.notes += _notes(spec)
+        plan.notes += _notes(spec, interface)
         variants = []
         for cell in spec.cells:
             external = {each: hashed[model.parent / each][0] for each in interface.external}
@@ -115,7 +115,7 @@ class Reader:
                 model=model,
                 external=external,
                 interface=interface,
-                stats={path: stat for path, (_, stat) in hashed.items()},
+                files=hashed,
             )
             variants.append(self._planned(job))
         # What is remembered knows of the model's files only.
@@ -261,8 +261,11 @@ def _plugin_problems(cell: Cell, folder: Path) -> Iterator[Problem]:
                 yield cell.builder[option].problem(f"the plugin library '{each}' does not exist")
 
 
-def _notes(spec: Spec) -> list[str]:
-    if not spec.checks:
-        return []
-    checks = " and ".join(sorted(spec.checks))
-    return [f"{spec.document.file}: checks ({checks}) are validated, and not run by this version"]
+def _notes(spec: Spec, interface: ModelInterface) -> Iterator[str]:
+    if spec.checks:
+        checks = " and ".join(sorted(spec.checks))
+        yield f"{spec.document.file}: checks ({checks}) are validated, and not run by this version"
+    for tensor in (*interface.inputs, *interface.outputs):
+        if tensor.type == "float64":
+            file = spec.document.file
+            yield f"{file}: {tensor} is float32 in the engine: TensorRT has no float64"

@@ -15,9 +15,20 @@ _Bounds = tuple[int, int, int]
 _LOW_PRECISION = ("fp16", "bf16", "fp8-e4m3", "fp8-e5m2", "int4", "fp4", "quantized")
 
 
+# ONNX element types that no TensorRT takes as input or output.
+_UNKNOWN_TYPES = frozenset(
+    ["string", "int16", "uint16", "uint32", "uint64", "complex64", "complex128", "no tensor"]
+)
+
+
 def check_cell(cell: Cell, interface: ModelInterface) -> list[Problem]:
     """Every way in which a variant does not fit its model; none means that it may be built."""
     problems = list(_precision(cell, interface))
+    at_source = Place(cell.target.document, ("model", "source", "path"))
+    for tensor in (*interface.inputs, *interface.outputs):
+        if tensor.type in _UNKNOWN_TYPES:
+            message = f"TensorRT has no inputs or outputs of the type of {tensor}"
+            problems.append(at_source.problem(message, "cast it inside the model"))
     for profile, place in zip(cell.variant.profiles, cell.profiles, strict=True):
         problems += _profile(profile, place, interface)
     if not cell.variant.profiles:

@@ -156,7 +156,7 @@ class LocalStore:
             record = PlanRecord.from_bytes(path.read_bytes())
             if record.key != key:
                 raise BadManifest("it is the record of another plan")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except BadManifest as error:
             self._aside(path, judged, f"plan record {key.short} is corrupt: {error}")

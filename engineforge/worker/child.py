@@ -102,9 +102,9 @@ def _build(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unknown_settings(request: Mapping[str, Any]) -> dict[str, Any]:
-    from engineforge.backends import tensorrt
+    from engineforge.backends import settings, tensorrt
 
-    return {"names": tensorrt.unknown_settings(request["backend"])}
+    return {"names": settings.unknown_settings(tensorrt.load(request["backend"]))}
 
 
 def _build_beside(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Job:
     model: Path
     external: Mapping[str, Digest]
     interface: ModelInterface
-    stats: Mapping[Path, Stat]
+    files: Mapping[Path, tuple[Digest, Stat]]
 
 
 class _StageFailed(Exception):
@@ -186,7 +186,7 @@ class Worker:
         with shared.lock:
             if shared.bound is None:
                 self._conditions.observe(Started(job.variant.label, "importing"))
-                shared.start(self._session.folder / f"model-{key.hex[:16]}", job.stats)
+                shared.start(self._session.folder / f"model-{key.hex[:16]}", job.files)
                 try:
                     self._run_import(job, key, shared)
                 except EngineForgeError as error:
@@ -252,8 +252,6 @@ class Worker:
                     "target": job.variant.target.name,
                     "precision": job.variant.precision,
                     "source": job.model.name,
-                    "inputs": [str(tensor) for tensor in job.interface.inputs],
-                    "outputs": [str(tensor) for tensor in job.interface.outputs],
                     "started": started.isoformat(timespec="seconds"),
                     "seconds": round(seconds, 3),
                     **output,
@@ -332,13 +330,16 @@ class Worker:
     def _unchanged(self, job: Job, imported: _Import) -> None:
         """What was read is what was planned. An import may have read another variant's files, of
         the same content then."""
-        for path, stat in {**job.stats, **imported.stats}.items():
+        for path, (_, stat) in {**job.files, **imported.files}.items():
             try:
+                # Equal bytes now would not tell what was read meanwhile.
                 same = stat_of(path) == stat
             except OSError:
                 same = False
             if not same:
-                error = f"'{path.name}' changed while it was being built; run again"
+                error = (
+                    f"'{path.name}' changed, or was touched, while it was being built; run again"
+                )
                 raise _StageFailed(Failed(stage="onnx", error=error))
 
     def _reused(self, job: Job, imported: _Import, entry: Entry, why: str) -> Reused:
@@ -370,13 +371,13 @@ class _Import:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.folder = Path()
-        self.stats: Mapping[Path, Stat] = {}
+        self.files: Mapping[Path, tuple[Digest, Stat]] = {}
         self.bound: Path | None = None
         self._entry: Entry | None = None
 
-    def start(self, folder: Path, stats: Mapping[Path, Stat]) -> None:
+    def start(self, folder: Path, files: Mapping[Path, tuple[Digest, Stat]]) -> None:
         folder.mkdir()
-        self.folder, self.stats = folder, stats
+        self.folder, self.files = folder, files
 
     def done(self, entry: Entry) -> None:
         self._entry, self.bound = entry, self.folder / _MODEL

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from engineforge.backends import tensorrt
+from engineforge.backends.settings import unknown_settings
 from tests.conftest import SPEC, Forge
 from tests.models import convnet, elementwise, save
 
@@ -58,7 +59,7 @@ def test_each_option_that_it_honours_is_set_read_back_and_kept_in_the_manifest(
 
 
 def test_the_table_knows_every_setting_of_the_installed_version() -> None:
-    assert tensorrt.unknown_settings("tensorrt_rtx") == []
+    assert unknown_settings(tensorrt.load("tensorrt_rtx")) == []
 
 
 def test_every_option_that_rtx_honours_is_tried_here() -> None:
@@ -157,3 +158,76 @@ def test_the_engine_is_the_one_that_the_bare_api_builds(forge: Forge, tmp_path: 
     config.set_memory_pool_limit(trt.MemoryPoolType.TACTIC_SHARED_MEMORY, 1 << 30)
     bare = bytes(builder.build_serialized_network(network, config))
     assert forge.engines()[0].read_bytes() == bare
+
+
+def _reshape(forge: Forge, *, shape_decides: bool) -> None:
+    """`x` reshaped to `shape`, or cast and added to it."""
+    nodes = (
+        [helper.make_node("Reshape", ["x", "shape"], ["y"], name="/reshape")]
+        if shape_decides
+        else [
+            helper.make_node("Cast", ["shape"], ["c"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["x", "c"], ["y"], name="/add"),
+        ]
+    )
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"] if shape_decides else [2]),
+        helper.make_tensor_value_info("shape", TensorProto.INT64, [2]),
+    ]
+    shape = ["a", "b"] if shape_decides else [2]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)]
+    save(helper.make_graph(nodes, "g", inputs, outputs), forge.model)
+
+
+_VALUES = """\
+model: {source: {path: models/net.onnx}}
+inputs: {shape: {values: {min: [1, 2], opt: [1, 2], max: [2, 2]}}%s}
+targets: [ada]
+"""
+
+_X = ", x: {min: [2], opt: [2], max: [4]}"
+
+
+def test_values_decide_the_shapes_of_a_shape_tensor(forge: Forge) -> None:
+    _reshape(forge, shape_decides=True)
+    forge.spec("net", _VALUES % _X)
+    assert forge.build().outcomes() == {"default@ada": "built"}
+
+
+def test_a_shape_tensor_without_values_is_named(forge: Forge) -> None:
+    _reshape(forge, shape_decides=True)
+    text = _VALUES % _X
+    forge.spec("net", text.replace("{values: {min: [1, 2], opt: [1, 2], max: [2, 2]}}", "[2]"))
+    (failed,) = forge.build().json["variants"]
+    assert "'shape' is a shape tensor" in failed["error"]
+    assert "values: {min" in failed["error"]
+
+
+def test_values_of_what_is_no_shape_tensor_are_refused(forge: Forge) -> None:
+    _reshape(forge, shape_decides=False)
+    forge.spec("net", _VALUES % "")
+    (failed,) = forge.build().json["variants"]
+    assert "'values' are for shape tensors, and 'shape' is none" in failed["error"]
+
+
+def test_the_manifest_has_inputs_and_outputs_as_the_engine_has_them(forge: Forge) -> None:
+    inputs = [helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["n", 2])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.DOUBLE, ["n", 2])]
+    nodes = [helper.make_node("Relu", ["x"], ["y"], name="/relu")]
+    save(helper.make_graph(nodes, "g", inputs, outputs), forge.model)
+    forge.spec(
+        "net", "model: {source: {path: models/net.onnx}}\ninputs: {x: [1, 2]}\ntargets: [ada]\n"
+    )
+    result = forge.run("build", "specs")
+    assert result.code == 0, result.err
+    assert "'x' float64 [n, 2] is float32 in the engine" in result.err
+    assert "input      'x' float [n, 2]" in forge.run("show", "specs").out
+
+
+def test_types_that_tensorrt_has_not_are_refused_before_a_build(forge: Forge) -> None:
+    inputs = [helper.make_tensor_value_info("x", TensorProto.INT16, [2])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])]
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
+    save(helper.make_graph(nodes, "g", inputs, outputs), forge.model)
+    said = forge.run("check", "specs").err
+    assert "TensorRT has no inputs or outputs of the type of 'x' int16 [2]" in said

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -62,7 +64,7 @@ def test_plan_explains_each_leaf(built: Forge) -> None:
 def test_plan_with_a_version_needs_a_backend(forge: Forge) -> None:
     result = forge.run("plan", "specs", "--with", "cuda=13")
     assert result.code == 2
-    assert "expected a backend and a version" in result.err
+    assert "expected a backend and a full version" in result.err
 
 
 def test_a_dry_run_builds_nothing(forge: Forge) -> None:
@@ -293,3 +295,90 @@ def test_plugin_libraries_are_keyed_by_content(forge: Forge) -> None:
     (forge.specs / "libbar.so").write_bytes(b"two")
     (changed,) = forge.plan()
     assert changed["plan"] != before["plan"]
+
+
+def test_verify_needs_a_cache_and_sound_specs(forge: Forge) -> None:
+    result = forge.run("verify", "--cache", "nowhere")
+    assert result.code == 2
+    assert "there is no cache at 'nowhere'" in result.err
+    forge.edit("net", "precision", "precison")
+    assert forge.run("verify", "specs").code == 2
+
+
+def test_verify_of_specs_hashes_the_entries_of_all_their_stages(built: Forge) -> None:
+    assert built.run("verify", "specs").out == "2 entries hashed, 0 corrupt\n"
+
+
+def test_a_reader_that_goes_away_is_not_success(forge: Forge) -> None:
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"{sys.executable} -m engineforge build specs | true; exit ${{PIPESTATUS[0]}}",
+        ],
+        cwd=forge.root,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 141
+    assert forge.engines(), "the build itself goes on"
+
+
+def test_a_cache_that_is_a_file_is_said_to_be_unwritable(forge: Forge) -> None:
+    (forge.root / "file").touch()
+    assert forge.run("plan", "specs", "--cache", "file").code == 0
+    result = forge.run("build", "specs", "--cache", "file")
+    assert result.code == 5
+    assert "the cache 'file' cannot be written" in result.err
+
+
+def test_a_full_output_is_no_traceback(forge: Forge) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "engineforge", "plan", "specs"],
+            cwd=forge.root,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 5
+    assert "Traceback" not in done.stderr
+
+
+def test_a_spec_named_in_two_ways_is_planned_once(forge: Forge) -> None:
+    result = forge.run("plan", "specs", "specs/../specs/net.yaml", "--json")
+    assert [variant["spec"] for variant in result.json["variants"]] == ["net"]
+
+
+def test_two_specs_of_one_name_are_a_problem(forge: Forge) -> None:
+    (forge.specs / "net.yml").write_text(SPEC)
+    result = forge.run("check", "specs")
+    assert result.code == 2
+    assert "specs/net.yml: 'specs/net.yaml' has the same name, 'net'" in result.err
+
+
+def test_a_dangling_spec_is_a_problem(forge: Forge) -> None:
+    (forge.specs / "gone.yaml").symlink_to("nowhere.yaml")
+    result = forge.run("check", "specs")
+    assert result.code == 2
+    assert "specs/gone.yaml: cannot be read: No such file" in result.err
+
+
+def test_a_folder_that_leads_back_is_not_followed(forge: Forge) -> None:
+    (forge.specs / "loop").symlink_to(".")
+    assert len(forge.plan()) == 1
+
+
+def test_a_git_lfs_pointer_is_recognized(forge: Forge) -> None:
+    forge.model.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    assert "is a Git LFS pointer, not the model\nhint: git lfs pull" in forge.run("check").err
+
+
+def test_a_spec_for_several_hosts_is_a_no_op_on_each(forge: Forge) -> None:
+    forge.spec("targets", TARGETS + CLASSIC)
+    forge.edit("net", "[ada]", "[ada, h200]")
+    forge.build()
+    again = forge.build()
+    assert again.outcomes() == {"fp32@ada": "reused", "fp32@h200": "skipped"}
+    assert again.json["effort"] == {"files_hashed": 0, "bytes_hashed": 0, "specs_parsed": 0}

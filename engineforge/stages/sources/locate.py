@@ -22,6 +22,8 @@ def locate(source: Source, folder: Path) -> Path:
     if isinstance(source, PackageSource):
         folder = _package_folder(source.package)
     path = folder / source.path
+    if isinstance(source, PackageSource) and ".." in path.parts:
+        raise SourceMissing(f"'{source.path}' leads out of the package '{source.package}'")
     if path.is_file():
         return path
     what = "is no regular file" if path.exists() else "does not exist"
@@ -34,6 +36,7 @@ def _hint(path: str, folder: Path) -> str | None:
     from engineforge.spec.validate import nearest  # not where nothing is missing
 
     there = [each.relative_to(folder).as_posix() for each in sorted(folder.rglob("*.onnx"))]
+    there = [each for each in there if each != path]
     if close := nearest(path, there):
         return f"did you mean '{close}'?"
     more = ", …" if len(there) > _MOST_NAMES else ""

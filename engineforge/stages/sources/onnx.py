@@ -6,6 +6,7 @@ content. Weights are hashed, never copied and never loaded.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,15 @@ from engineforge.stages.sources.skeleton import IN_FILE, Malformed, read_skeleto
 # Names that exporters give to dimensions they know nothing of. Two of them are not one size, and
 # TensorRT would hold them equal.
 _NAMELESS = {"-1", "None", "none", "unk"}
+
+
+_LFS_POINTER = b"version https://git-lfs"
+_SUB_BYTE = (
+    TensorProto.INT4,
+    TensorProto.UINT4,
+    TensorProto.FLOAT4E2M1,
+    *(getattr(TensorProto, name) for name in ("INT2", "UINT2") if hasattr(TensorProto, name)),
+)
 
 
 class ModelError(EngineForgeError):
@@ -44,6 +54,10 @@ class Reference:
 def read_model(path: Path) -> ModelProto:
     """The model with its large weights as external data (see skeleton.py); ModelError if bad."""
     try:
+        with path.open("rb") as file:
+            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                message = f"'{path.name}' is a Git LFS pointer, not the model"
+                raise ModelError(message, hint="git lfs pull")
         data = read_skeleton(path)
     except Malformed as error:
         raise ModelError(f"'{path.name}' is no readable ONNX model: {error}") from error
@@ -79,14 +93,35 @@ def references(model: ModelProto, path: Path) -> list[Reference]:
             length = int(entries.get("length", sizes[location] - offset))
         except ValueError as error:
             raise ModelError(f"tensor '{tensor.name}' of '{path.name}': {error}") from error
-        if offset < 0 or length < 0 or offset + length > sizes[location]:
+        if offset < 0 or length < 0:
+            raise ModelError(
+                f"tensor '{tensor.name}' of '{path.name}' has offset {offset} and length {length}"
+            )
+        if offset + length > sizes[location]:
             where = path.name if location == IN_FILE else location
             raise ModelError(
                 f"'{where}' is truncated: tensor '{tensor.name}' ends at byte {offset + length}, "
                 f"the file at byte {sizes[location]}"
             )
+        expected = _bytes_of(tensor)
+        if expected is not None and length != expected:
+            raise ModelError(
+                f"tensor '{tensor.name}' of '{path.name}' has {length} bytes, and its shape "
+                f"{list(tensor.dims)} of {type_name(tensor.data_type)} takes {expected}"
+            )
         found.append(Reference(tensor, location, offset, length))
     return found
+
+
+def _bytes_of(tensor: TensorProto) -> int | None:
+    """How many bytes a tensor's values take; None where elements are not whole bytes."""
+    try:
+        size = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except KeyError:
+        return None
+    if tensor.data_type in _SUB_BYTE or tensor.data_type == TensorProto.STRING:
+        return None
+    return int(math.prod(tensor.dims) * size)
 
 
 def _external_size(location: str, tensor: str, path: Path) -> int:
@@ -104,7 +139,7 @@ def _external_size(location: str, tensor: str, path: Path) -> int:
         raise ModelError(
             f"tensor '{tensor}' of '{path.name}' is stored in '{location}', outside the model's "
             "folder",
-            hint="external data must stand beside the model, not behind a link or '..'",
+            hint="copy the model with its links resolved, such as `cp -rL`",
         )
     try:
         size = where.stat().st_size
