@@ -91,7 +91,8 @@ def test_a_source_that_changes_under_its_build_fails_it_and_nothing_is_recorded(
 ) -> None:
     (outcome,) = _run(forge, _when(phase, lambda: change(forge)))
     assert outcome == Failed(
-        stage="onnx", error="'net.onnx' changed while it was being built; run again"
+        stage="onnx",
+        error="'net.onnx' changed, or was touched, while it was being built; run again",
     )
     assert forge.engines() == []
     assert list(forge.cache.glob("plans-v1/*/*")) == []
@@ -109,7 +110,7 @@ def test_external_data_that_changes_under_its_build_fails_it(forge: Forge) -> No
 
     (outcome,) = _run(forge, _when("building", change))
     assert isinstance(outcome, Failed)
-    assert "'weights.bin' changed while it was being built" in outcome.error
+    assert "'weights.bin' changed, or was touched, while it was being built" in outcome.error
     assert forge.engines() == []
 
 
@@ -144,7 +145,7 @@ def test_a_change_of_the_file_that_another_variant_was_imported_from_fails_it(
     first, second = _run(forge, observe, keep_going=True)
     assert isinstance(first, Built)
     assert isinstance(second, Failed)
-    assert "'net.onnx' changed while it was being built" in second.error
+    assert "'net.onnx' changed, or was touched, while it was being built" in second.error
 
 
 def test_after_a_change_under_the_build_the_next_run_builds_the_new_source(forge: Forge) -> None:
