@@ -27,6 +27,23 @@ ampere:
   compute_capabilities: [8.0, 8.6]
 """
 
+CLASSIC = """\
+h200:
+  backend: tensorrt
+  version: 10.13.3.9
+  cuda: '12.9'
+  gpu:
+    name: NVIDIA H200
+    compute_capability: 9.0
+    sm_count: 132
+    memory: 140GiB
+    memory_bus_width: 6144
+    l2_cache: 60MiB
+    shared_memory_per_block: 227KiB
+    shared_memory_per_sm: 228KiB
+    ecc: true
+"""
+
 SPEC = """\
 model:
   source: {path: models/net.onnx}

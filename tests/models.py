@@ -79,6 +79,24 @@ def elementwise(
     return save(graph, path)
 
 
+def branches(path: Path, tensor: TensorProto) -> Path:
+    """An If whose branches both give `tensor`, a constant: weights in subgraphs and attributes."""
+    dims = list(tensor.dims)
+    branch = helper.make_graph(
+        [helper.make_node("Constant", [], ["out"], value=tensor)],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, dims)],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)],
+        "g",
+        [helper.make_tensor_value_info("c", TensorProto.BOOL, [])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, dims)],
+    )
+    return save(graph, path)
+
+
 def save(
     graph: onnx.GraphProto, path: Path, *, external: str | None = None, producer: str = "tests"
 ) -> Path:

@@ -23,11 +23,23 @@ def salvage(kind: str, document: Document) -> Document | None:
         if not errors:
             return Document(document.file, value, document.marks)
         for path in {each for error in errors for each in _offending(error)}:
-            if not path or _NEEDED & set(path) or path in _WHOLE:
+            removable = _removable(kind, path)
+            if removable is None:
                 return None
-            # A target is checked whole or not at all.
-            _remove(value, path[:1] if kind == "targets" else path)
+            _remove(value, removable)
     return None
+
+
+def _removable(kind: str, path: Path) -> Path | None:
+    """What goes with a path: a target whole, and a variant whole where its shapes or its targets
+    are wrong. None where too little would be left."""
+    if not path or path in _WHOLE:
+        return None
+    if kind == "targets":
+        return path[:1]
+    if not _NEEDED & set(path):
+        return path
+    return path[:2] if path[0] == "variants" else None
 
 
 def _offending(error: Any) -> Iterator[Path]:  # noqa: ANN401 - jsonschema's ValidationError
@@ -37,7 +49,8 @@ def _offending(error: Any) -> Iterator[Path]:  # noqa: ANN401 - jsonschema's Val
         known = error.schema.get("properties", {})
         for key in instance:
             if key not in known:
-                yield () if nearest(key, known) in _NEEDED else (*path, key)
+                meant = nearest(key, known)
+                yield (*path, meant if meant in _NEEDED else key)
         return
     if error.validator == "propertyNames":
         yield (*path, str(instance))

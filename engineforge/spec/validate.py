@@ -86,6 +86,15 @@ def describe(value: object) -> str:
     return repr(value)
 
 
+# What people who know trtexec will write.
+_FLAGS = frozenset(
+    ["fp16", "bf16", "int8", "fp8", "int4", "best", "stronglytyped", "strongly_typed"]
+)
+_PRECISION = (
+    "precision is in the model, and no builder option: give a model that has it, with "
+    "'precision: source'"
+)
+
 _TYPES = {
     "object": "a mapping",
     "array": "a list",
@@ -116,7 +125,8 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
             names = list(error.schema.get("properties", {}))  # type: ignore[union-attr]
             for key in instance:
                 if key not in names:
-                    yield document.problem((*path, key), "unknown key", did_you_mean(key, names))
+                    hint = _PRECISION if key.lower() in _FLAGS else did_you_mean(key, names)
+                    yield document.problem((*path, key), "unknown key", hint)
             return
         case "required":
             for key in limit:

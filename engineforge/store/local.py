@@ -25,12 +25,16 @@ _ENTRIES, _PLANS = "entries-v1", "plans-v1"
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is EngineForge's cache.\n"
 
 
+Identity = tuple[int, int, int]
+"""Device, inode and ctime_ns: an inode's number is used again when it is free."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     path: Path
     manifest: Manifest
-    folder: tuple[int, int]
-    """Device and inode of the folder that was read: another may take its name."""
+    folder: Identity
+    """Of the folder that was read: another may take its name."""
 
     def file(self, name: str) -> Path:
         return self.path / name
@@ -133,7 +137,7 @@ class LocalStore:
         what = f"{entry.manifest.stage} entry {key} is corrupt: {why}"
         self._aside(entry.path, entry.folder, what)
 
-    def _aside(self, path: Path, judged: tuple[int, int] | None, what: str) -> None:
+    def _aside(self, path: Path, judged: Identity | None, what: str) -> None:
         if _identity(path) != judged:
             return  # another process was here first, and may have put a sound one in its place
         moved = None
@@ -204,7 +208,7 @@ class LocalStore:
         final = self.entry_path(stage, key)
         for _ in range(2):
             if files.publish_folder(staged, final):
-                return Entry(final, manifest, _identity(final) or (0, 0)), True
+                return Entry(final, manifest, _identity(final) or (0, 0, 0)), True
             # Where that one is broken, this moves it aside.
             if (first := self.get(stage, key)) is not None:
                 files.remove_folder(staged)
@@ -253,12 +257,12 @@ class LocalStore:
                 files.remove_old(path, now - _HALF_WRITTEN_SECONDS)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path) -> Identity | None:
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 class Session:

@@ -38,6 +38,7 @@ from engineforge.worker.wire import write_profiles
 
 _MODEL = "model.onnx"
 _LOG = "build.log"
+_INTERRUPTED = "interrupted"
 _SPARE_BYTES = 64 << 20
 _LOOK_SECONDS = 0.2
 
@@ -96,7 +97,7 @@ class Worker:
             futures = [pool.submit(self._one, job) for job in jobs]
             return [_result(future) for future in futures]
         except BaseException:
-            self._end("interrupted")
+            self._end(_INTERRUPTED)
             for future in futures:
                 future.cancel()
             raise
@@ -112,6 +113,8 @@ class Worker:
 
     def _one(self, job: Job) -> Outcome:
         outcome = self._outcome(job)
+        if isinstance(outcome, Failed) and self._stop == _INTERRUPTED:
+            outcome = Skipped(why=_INTERRUPTED)
         if isinstance(outcome, Failed) and not self._conditions.keep_going:
             with self._lock:
                 self._stop = self._stop or (
@@ -289,10 +292,10 @@ class Worker:
         )
         with self._lock:
             self._children.add(child)
-            stopped = self._stop == "interrupted"
+            stopped = self._stop == _INTERRUPTED
         try:
             if stopped:
-                child.kill("interrupted")
+                child.kill(_INTERRUPTED)
             return child.ask(
                 {
                     "op": "build",

@@ -12,24 +12,7 @@ import jsonschema
 import pytest
 
 from engineforge.digest import digest_file
-from tests.conftest import SPEC, TARGETS, Forge
-
-CLASSIC = """\
-h200:
-  backend: tensorrt
-  version: 10.13.3.9
-  cuda: '12.9'
-  gpu:
-    name: NVIDIA H200
-    compute_capability: 9.0
-    sm_count: 132
-    memory: 140GiB
-    memory_bus_width: 6144
-    l2_cache: 60MiB
-    shared_memory_per_block: 227KiB
-    shared_memory_per_sm: 228KiB
-    ecc: true
-"""
+from tests.conftest import CLASSIC, SPEC, TARGETS, Forge
 
 
 def test_check_counts_what_is_sound(forge: Forge) -> None:

@@ -41,3 +41,13 @@ def test_problems_of_several_files_come_together_in_the_order_of_their_places(
         "specs/a.yaml",
         "specs/b.yaml",
     ]
+
+
+def test_a_wrong_shape_of_one_variant_hides_nothing_of_another(forge: Forge) -> None:
+    forge.spec(
+        "net",
+        SPEC + "  a: {inputs: {zz: [1, 3, 16, 16]}}\n  b: {inputs: {image: [1, three, 16, 16]}}\n",
+    )
+    said = forge.run("check", "specs").err
+    assert "variants.b.inputs.image[1]: expected a dimension" in said
+    assert "variants.a.inputs.zz: the model has no input 'zz'" in said

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from engineforge.digest import Digest, digest_bytes, digest_file
 from engineforge.stages.sources import onnx as source
 from engineforge.stages.sources.onnx import ModelError
-from tests.models import convnet, save
+from tests.models import branches, convnet, save
 
 
 def _canonical(path: Path) -> bytes:
@@ -137,19 +137,7 @@ def test_external_data_in_subgraphs_is_found(tmp_path: Path) -> None:
     big.ClearField("raw_data")
     big.data_location = TensorProto.EXTERNAL
     big.external_data.add(key="location", value="deep.bin")
-    branch = helper.make_graph(
-        [helper.make_node("Constant", [], ["out"], value=big)],
-        "branch",
-        [],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [32, 32])],
-    )
-    graph = helper.make_graph(
-        [helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)],
-        "g",
-        [helper.make_tensor_value_info("c", TensorProto.BOOL, [])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [32, 32])],
-    )
-    path = save(graph, tmp_path / "m.onnx")
+    path = branches(tmp_path / "m.onnx", big)
     assert source.inspect(path).external == ("deep.bin",)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from engineforge.stages.sources.skeleton import IN_FILE, INLINE_BYTES, Malformed, read_skeleton
-from tests.models import convnet, save
+from tests.models import branches, convnet, save
 
 
 def _skeleton(path: Path) -> onnx.ModelProto:
@@ -70,19 +70,7 @@ def test_weights_in_float_data_are_found_too(tmp_path: Path) -> None:
 
 def test_weights_in_subgraphs_and_attributes_are_found(tmp_path: Path) -> None:
     big = numpy_helper.from_array(np.ones((32, 32), np.float32), "big")
-    branch = helper.make_graph(
-        [helper.make_node("Constant", [], ["out"], value=big)],
-        "branch",
-        [],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [32, 32])],
-    )
-    graph = helper.make_graph(
-        [helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)],
-        "g",
-        [helper.make_tensor_value_info("c", TensorProto.BOOL, [])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [32, 32])],
-    )
-    path = save(graph, tmp_path / "m.onnx")
+    path = branches(tmp_path / "m.onnx", big)
     for attribute in _skeleton(path).graph.node[0].attribute:
         tensor = attribute.g.node[0].attribute[0].t
         assert _refer(tensor)["length"] == str(32 * 32 * 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import pytest
 from engineforge.digest import Digest, digest_bytes, digest_value
 from engineforge.errors import StoreCorrupt
 from engineforge.store.local import MANIFEST, Entry, LocalStore
-from engineforge.store.manifest import PlanRecord
+from engineforge.store.manifest import BadManifest, Manifest, PlanRecord
 
 _KEY = {"format": 1, "what": "a test"}
 KEY = digest_value(_KEY)
@@ -261,3 +262,20 @@ def test_old_files_that_a_killed_process_left_in_staging_are_swept(store: LocalS
 
 def test_a_digest_is_never_shortened_in_the_store(store: LocalStore) -> None:
     assert _publish(store).path.name == Digest(KEY).hex
+
+
+def test_what_was_judged_broken_is_moved_and_not_what_took_its_place(store: LocalStore) -> None:
+    judged = _publish(store)
+    shutil.rmtree(judged.path)
+    repaired = _publish(store)
+    store.quarantine(judged, "flipped")
+    assert store.faults == []
+    assert store.get("engine", KEY) == repaired
+
+
+def test_a_manifest_names_plain_files_only(store: LocalStore) -> None:
+    entry = _publish(store)
+    files = {"../../escape": entry.manifest.files["build.log"]}
+    data = dataclasses.replace(entry.manifest, files=files).to_bytes()
+    with pytest.raises(BadManifest, match="no plain file name"):
+        Manifest.from_bytes(data)
