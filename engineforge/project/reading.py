@@ -108,10 +108,20 @@ class Reader:
         variants = []
         for cell in spec.cells:
             external = {each: hashed[model.parent / each][0] for each in interface.external}
+            builder = resolve(cell.variant.builder, cell.variant.target)
+            libraries = {o: [file.parent / each for each in of] for o, of in _plugins(cell)}
+            # What a library is called, and where it is, says nothing of what it does.
+            digests = {o: [self._index.digest(each) for each in of] for o, of in libraries.items()}
+            paths = {o: [str(each.absolute()) for each in of] for o, of in libraries.items()}
+            onnx = OnnxKey(
+                canonical=CANONICAL_FORMAT,
+                model=hashed[model][0],
+                external=tuple(external.values()),
+            )
             job = Job(
                 variant=cell.variant,
-                key=self._plan_key(cell, file.parent, hashed[model][0], external),
-                builder=_with_plugin_paths(cell, file.parent),
+                key=PlanKey(onnx=onnx, engine=recipe(cell.variant, {**builder, **digests})),
+                builder={**builder, **paths},
                 model=model,
                 external=external,
                 interface=interface,
@@ -119,7 +129,7 @@ class Reader:
             )
             variants.append(self._planned(job))
         # What is remembered knows of the model's files only.
-        plugins = any(True for cell in spec.cells for _ in _plugins(cell))
+        plugins = any(dict(_plugins(cell)) for cell in spec.cells)
         if not self._versions and not plugins and text and self._targets_text:
             remember(
                 self._index,
@@ -181,16 +191,6 @@ class Reader:
     def _inspect(self, model: Path) -> bytes:
         return json.dumps(self._importer.ask({"op": "inspect", "model": model})).encode()
 
-    def _plan_key(
-        self, cell: Cell, folder: Path, model: Digest, external: Mapping[str, Digest]
-    ) -> PlanKey:
-        builder = resolve(cell.variant.builder, cell.variant.target)
-        for option, libraries in _plugins(cell):
-            # What a library is called, and where it is, says nothing of what it does.
-            builder[option] = [self._index.digest(folder / each) for each in libraries]
-        onnx = OnnxKey(canonical=CANONICAL_FORMAT, model=model, external=tuple(external.values()))
-        return PlanKey(onnx=onnx, engine=recipe(cell.variant, builder))
-
     def _planned(self, job: Job) -> PlannedVariant:
         variant = job.variant
         history = self._index.history(variant.label)
@@ -226,14 +226,6 @@ class Reader:
 
 def _together(hashed: Hashed) -> Digest:
     return digest_value([digest for digest, _ in hashed.values()])
-
-
-def _with_plugin_paths(cell: Cell, folder: Path) -> dict[str, object]:
-    """The builder options as a build wants them: where the key has digests, it has paths."""
-    builder = resolve(cell.variant.builder, cell.variant.target)
-    for option, libraries in _plugins(cell):
-        builder[option] = [str((folder / each).absolute()) for each in libraries]
-    return builder
 
 
 def _backend_problems(cell: Cell, interface: ModelInterface) -> list[Problem]:

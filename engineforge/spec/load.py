@@ -50,15 +50,16 @@ class Document:
         at = path
         while at and at not in self.marks:
             at = at[:-1]
-        line, column = self.marks.get(at, (1, 1))
-        return Problem(
-            file=self.file,
-            line=line,
-            column=column,
-            path=dotted(path),
-            message=message,
-            hint=hint,
-        )
+        return _problem(self.file, self.marks.get(at, (1, 1)), path, message, hint)
+
+
+def _problem(
+    file: str, mark: tuple[int, int], path: Path, message: str, hint: str | None
+) -> Problem:
+    line, column = mark
+    return Problem(
+        file=file, line=line, column=column, path=dotted(path), message=message, hint=hint
+    )
 
 
 def dotted(path: Path) -> str:
@@ -153,17 +154,8 @@ class _Reader:
         self._open: set[int] = set()
 
     def _problem(self, node: yaml.Node, path: Path, message: str, hint: str | None = None) -> None:
-        line, column = node.start_mark.line + 1, node.start_mark.column + 1
-        self.problems.append(
-            Problem(
-                file=self.file,
-                line=line,
-                column=column,
-                path=dotted(path),
-                message=message,
-                hint=hint,
-            )
-        )
+        mark = node.start_mark.line + 1, node.start_mark.column + 1
+        self.problems.append(_problem(self.file, mark, path, message, hint))
 
     def read(self, node: yaml.Node, path: Path) -> object:
         self._left -= 1

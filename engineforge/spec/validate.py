@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import ValidationError
 
-KINDS = ("spec", "targets")
 _MAX_NAMES = 20
 
 

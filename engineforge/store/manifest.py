@@ -68,10 +68,11 @@ class Manifest:
                 },
                 record=raw["record"],
             )
-            if bad := [name for name in manifest.files if Path(name).name != name]:
-                raise BadManifest(f"'{bad[0]}' is no plain file name")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadManifest(f"a field is missing or of the wrong kind: {error}") from error
+        # Not inside the `try`: a BadManifest is a ValueError, and would be told as another fault.
+        if bad := [name for name in manifest.files if Path(name).name != name]:
+            raise BadManifest(f"'{bad[0]}' is no plain file name")
         if digest_value(manifest.key_document) != manifest.key:
             raise BadManifest("the key is not the digest of the key document")
         return manifest

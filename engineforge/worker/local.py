@@ -128,7 +128,6 @@ class Worker:
         if stopped is not None:
             self._imported_one()
             return Skipped(why=stopped)
-        # Read beside the build: a source that changes under it must not be filed under this key.
         try:
             return self._carry_out(job)
         except _StageFailed as failure:

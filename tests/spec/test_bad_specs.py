@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
-from tests.conftest import SPEC, TARGETS, Forge
+from tests.conftest import CLASSIC, SPEC, TARGETS, Forge
 from tests.models import convnet, elementwise, save
 
 BAD = Path(__file__).parent / "bad"
@@ -25,20 +25,6 @@ tuned:
   version: 1.7.1.116
   compute_capabilities: [8.9]
   builder: {optimization_level: 3}
-h200:
-  backend: tensorrt
-  version: 10.13.3.9
-  cuda: '12.9'
-  gpu:
-    name: NVIDIA H200
-    compute_capability: 9.0
-    sm_count: 132
-    memory: 141GiB
-    memory_bus_width: 6144
-    l2_cache: 50MiB
-    shared_memory_per_block: 48KiB
-    shared_memory_per_sm: 228KiB
-    ecc: true
 """
 
 
@@ -46,7 +32,7 @@ h200:
 def project(forge: Forge) -> Forge:
     """The models that the bad specs name, and a target of every kind."""
     models = forge.specs / "models"
-    forge.spec("targets", TARGETS + MORE_TARGETS)
+    forge.spec("targets", TARGETS + MORE_TARGETS + CLASSIC)
     elementwise(models / "pair.onnx", inputs=[("left", ("batch", 8)), ("right", ("batch", 8))])
     elementwise(models / "unnamed.onnx", inputs=[("x", ("?", 3, "?", "?"))])
     elementwise(models / "line.onnx", inputs=[("x", ("batch", 3, 48, "width"))])
