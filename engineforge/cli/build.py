@@ -14,7 +14,7 @@ from engineforge.errors import EngineForgeError, HostUnfit, SpecError
 from engineforge.project.plans import Plan
 from engineforge.project.project import Project
 from engineforge.worker.conditions import Conditions
-from engineforge.worker.outcome import Failed, Outcome, Skipped
+from engineforge.worker.outcome import Checked, Failed, Outcome, Skipped
 
 # A TensorRT-RTX build takes about one core, and four times its weights of memory.
 _MOST_JOBS = 4
@@ -29,8 +29,7 @@ def run(args: argparse.Namespace) -> int:
     with world.project(args, specs) as project:
         plan = project.plan(specs, world.selection(args), paranoid=args.paranoid, to_build=True)
         if not args.json:
-            for note in plan.notes:
-                world.say(f"note: {note}")
+            world.say_notes(plan.notes)
         if plan.problems and not args.keep_going:
             if args.json:
                 _print_json(plan, [], project.store.faults)
@@ -42,12 +41,12 @@ def run(args: argparse.Namespace) -> int:
         _print_json(plan, outcomes, faults)
     else:
         _print_text(plan, outcomes, time.monotonic() - started)
-    return _exit_code(plan, outcomes)
+    return exit_code(plan, outcomes)
 
 
 def _carry_out(args: argparse.Namespace, project: Project, plan: Plan) -> list[Outcome]:
     if not plan.stale:
-        return project.build(plan, _conditions(args, {}, lambda _: None))
+        return project.build(plan, conditions(args, {}, lambda _: None))
     from engineforge.cli.progress import progress
 
     if args.explain:
@@ -57,12 +56,13 @@ def _carry_out(args: argparse.Namespace, project: Project, plan: Plan) -> list[O
             world.say(line)
     expected = {each.label: each.seconds for each in plan.stale}
     with progress(sys.stderr, os.environ, expected) as observe:
-        return project.build(plan, _conditions(args, world.about(project.root), observe))
+        return project.build(plan, conditions(args, world.about(project.root), observe))
 
 
-def _conditions(
+def conditions(
     args: argparse.Namespace, about: dict[str, object], observe: world.Observe
 ) -> Conditions:
+    """What the options say of how to run, with what the world says of where."""
     return Conditions(
         jobs=args.jobs or min(_MOST_JOBS, os.cpu_count() or 1),
         keep_going=args.keep_going,
@@ -99,11 +99,22 @@ def _print_text(plan: Plan, outcomes: list[Outcome], seconds: float) -> None:
     world.say(text.build_summary(outcomes, len(plan.problems), seconds))
 
 
-def _exit_code(plan: Plan, outcomes: list[Outcome]) -> int:
+def exit_code(plan: Plan, outcomes: list[Outcome]) -> int:
+    """Of a plan that was carried out, by building or by measuring."""
     if plan.problems:
         return SpecError.exit_code
-    if any(isinstance(each, Failed) for each in outcomes):
+    if any(map(_failed, outcomes)):
         return EngineForgeError.exit_code
     if outcomes and all(isinstance(each, Skipped) and each.unfit for each in outcomes):
         return HostUnfit.exit_code
     return 0
+
+
+def _failed(outcome: Outcome) -> bool:
+    match outcome:
+        case Failed():
+            return True
+        case Checked(failures=failures):
+            return bool(failures)
+        case _:
+            return False

@@ -1,26 +1,32 @@
-"""`engineforge check`."""
+"""`engineforge check`: specs against schema, models and targets; with `--accuracy`, converted
+models against their sources."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 
 from engineforge.cli import world
 from engineforge.errors import SpecError
-from engineforge.project.plans import Selection
+from engineforge.project.plans import Plan
+from engineforge.project.project import Project
+from engineforge.worker.outcome import Outcome
 
 
 def run(args: argparse.Namespace) -> int:
     specs = world.paths(args)
     with world.project(args, specs) as project:
-        plan = project.plan(specs, Selection())
+        plan = project.plan(specs, world.selection(args), checks=True)
+        if args.accuracy and (args.keep_going or not plan.problems):
+            return _accuracy(args, project, plan)
     if args.json:
         from engineforge.report import data
 
         made = data.plan(plan)
         world.print_json({name: made[name] for name in ("format", "problems", "notes", "effort")})
         return SpecError.exit_code if plan.problems else 0
-    for note in plan.notes:
-        world.say(f"note: {note}")
+    world.say_notes(plan.notes)
     if plan.problems:
         raise SpecError(plan.problems)
     from engineforge.report.text import counted
@@ -28,3 +34,39 @@ def run(args: argparse.Namespace) -> int:
     specs_found = counted(len({each.spec for each in plan.variants}), "spec")
     print(f"sound: {specs_found} with {counted(len(plan.variants), 'variant')}")
     return 0
+
+
+def measure(args: argparse.Namespace, project: Project, plan: Plan, stage: str) -> list[Outcome]:
+    """Carry out the checks of a plan, showing how it goes; an outcome for each variant."""
+    from engineforge.cli.build import conditions
+    from engineforge.cli.progress import progress
+
+    # One target stands for all: Project.check runs the last one.
+    run = {
+        (each.spec, each.variant): each.label
+        for each in plan.variants
+        if each.job is not None and each.job.variant.accuracy is not None
+    }
+    expected = dict.fromkeys(run.values())
+    with progress(sys.stderr, os.environ, expected) as observe:
+        about = world.about(project.root)
+        return project.check(plan, conditions(args, about, observe), stage)
+
+
+def _accuracy(args: argparse.Namespace, project: Project, plan: Plan) -> int:
+    from engineforge.cli.build import exit_code
+    from engineforge.report import accuracy, data
+
+    if not args.json:
+        world.say_notes(plan.notes)
+    world.say_problems(plan.problems)
+    outcomes = measure(args, project, plan, "checks")
+    if args.json:
+        world.print_json(data.build(plan, outcomes))
+    else:
+        for line in accuracy.check_lines(plan, outcomes):
+            print(line)
+        sys.stdout.flush()
+        for line in accuracy.failure_lines(plan, outcomes):
+            world.say(line)
+    return exit_code(plan, outcomes)

@@ -33,10 +33,11 @@ examples:
   engineforge build specs                       build what is stale
   engineforge plan specs --explain              say why it is stale
   engineforge build specs/ocr.yaml --variant fp32 --target rtx-ada
+  engineforge check specs --accuracy            are the converted models as good as promised?
   engineforge show model.engine                 what is this engine?
 
-exit codes: 0 done, 1 a build failed, 2 bad usage or spec, 3 promotion refused, 4 store corrupt,
-5 this host cannot do it, 130 interrupted
+exit codes: 0 done, 1 a build or check failed, 2 bad usage or spec, 3 promotion refused,
+4 store corrupt, 5 this host cannot do it, 130 interrupted
 """
 
 
@@ -100,6 +101,13 @@ def parser() -> argparse.ArgumentParser:
 
     check = command("check", "check", "validate specs against schema, models and targets")
     _paths(check)
+    _selectors(check)
+    check.add_argument(
+        "--accuracy",
+        action="store_true",
+        help="run the accuracy checks: converted models against their sources, on the CPU",
+    )
+    _running(check, when="with --accuracy: ")
 
     plan = command("plan", "plan", "say what is stale and why; builds nothing")
     _paths(plan)
@@ -118,22 +126,27 @@ def parser() -> argparse.ArgumentParser:
     build = command("build", "build", "build what is stale")
     _paths(build)
     _selectors(build)
-    build.add_argument("-j", "--jobs", type=_positive, metavar="N", help="builds at once")
-    build.add_argument(
-        "--keep-going", action="store_true", help="build the rest when a spec or a build fails"
-    )
+    _running(build)
     build.add_argument("--dry-run", action="store_true", help="plan only")
     build.add_argument("--explain", action="store_true", help="say first why what is stale")
-    build.add_argument(
-        "--timeout", type=_positive, metavar="S", help="seconds that a build may take"
-    )
     build.add_argument("--paranoid", action="store_true", help="trust nothing remembered, hash all")
+
+    sensitivity = command(
+        "sensitivity", "sensitivity", "rank the layers of a variant by what each alone costs"
+    )
+    _paths(sensitivity)
+    _selectors(sensitivity)
+    sensitivity.add_argument("--plot", metavar="FILE", help="draw it: .png, .svg or .pdf")
+    _running(sensitivity)
 
     show = command("show", "show", "say what an engine is")
     show.add_argument(
         "what", metavar="WHAT", help="a spec, a folder of specs, an engine file, or a key's digits"
     )
     _selectors(show)
+    show.add_argument(
+        "--calibration", action="store_true", help="print the ranges that a model is quantized by"
+    )
     _common(show)
 
     verify = command("verify", "verify", "hash every stored file again")
@@ -177,6 +190,18 @@ def _selectors(made: argparse.ArgumentParser) -> None:
         made.add_argument(
             f"--{name}", action="append", default=[], metavar="NAME", help=f"only this {name}"
         )
+
+
+def _running(made: argparse.ArgumentParser, when: str = "") -> None:
+    made.add_argument("-j", "--jobs", type=_positive, metavar="N", help=f"{when}variants at once")
+    made.add_argument(
+        "--keep-going",
+        action="store_true",
+        help=f"{when}go on with the rest when something fails",
+    )
+    made.add_argument(
+        "--timeout", type=_positive, metavar="S", help=f"{when}seconds that a step may take"
+    )
 
 
 def _positive(text: str) -> int:

@@ -1,4 +1,4 @@
-"""How a build is going: a live table on a terminal, a line per event elsewhere."""
+"""How a build or a check is going: a live table on a terminal, a line per event elsewhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ from engineforge.worker.outcome import Built, Event, Failed, Finished, Started, 
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+# What takes long enough for a line of its own.
+_SAID = ("converting", "building", "measuring")
+_MEANWHILE = {
+    "onnx": "imports the same model",
+    "typed": "converts the same model",
+    "engine": "builds the same engine",
+    "checks": "measures the same",
+    "sensitivity": "measures the same",
+}
+"""What another process does that is waited for, by stage."""
 
 
 @contextlib.contextmanager
@@ -34,7 +46,7 @@ def progress(
 
 
 class _Lines:
-    """One line when a build starts, waits or ends; nothing in between."""
+    """One line when what takes long begins or is waited for, and when a build ends."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -42,10 +54,10 @@ class _Lines:
 
     def tell(self, event: Event) -> None:
         match event:
-            case Started(label=label, phase="building"):
-                self._write(f"{label}: building")
-            case Waiting(label=label, holder=holder):
-                self._write(f"{label}: waiting for {holder}, which builds the same engine")
+            case Started(label=label, phase=phase) if phase in _SAID:
+                self._write(f"{label}: {phase}")
+            case Waiting(label=label, stage=stage, holder=holder):
+                self._write(f"{label}: waiting for {holder}, which {_MEANWHILE[stage]}")
             case Finished(label=label, outcome=Built(seconds=seconds)):
                 self._write(f"{label}: built in {duration(seconds)}")
             case Finished(label=label, outcome=Failed(stage=stage)):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from engineforge.cli import world
 from engineforge.digest import digest_file
 from engineforge.errors import EngineForgeError, SpecError, UsageError
 from engineforge.plan.planner import UpToDate
-from engineforge.report import data, text
+from engineforge.project.plans import PlannedVariant
+from engineforge.report import accuracy, data, text
 from engineforge.store.local import Entry, LocalStore
+from engineforge.worker.chain import CALIBRATION, MODEL
 
 _FEWEST_DIGITS = 4
 
@@ -34,22 +38,35 @@ def run(args: argparse.Namespace) -> int:
         entries = _by_digits(store, args.what.removeprefix("sha256:"))
     else:
         raise UsageError(f"'{args.what}' is no spec, no file, and no digits of a key")
-    return _print(args, entries)
+    if args.calibration:
+        return _print_calibration(args, [each for e in entries for each in _typed(store, e)])
+    return _print(args, [_Shown(entry) for entry in entries])
 
 
 def _show_specs(args: argparse.Namespace, path: Path) -> int:
-    entries, missing = [], []
+    shown: list[_Shown] = []
+    missing = []
     with world.project(args, [path]) as project:
-        plan = project.plan([path], world.selection(args))
+        plan = project.plan([path], world.selection(args), checks=True, data_may_miss=True)
+        world.say_notes(plan.notes)
         for variant in plan.variants:
             entry = None
             if isinstance(variant.state, UpToDate):
                 entry = project.store.get("engine", variant.state.engine)
             if entry is None:
                 missing.append(variant.label)
-            else:
-                entries.append(entry)
-    code = _print(args, entries)
+                continue
+            verdict = None
+            if variant.job is not None and variant.job.variant.accuracy is not None:
+                data_found = variant.job.check is not None
+                checked = project.last_check(variant) if data_found else None
+                verdict = accuracy.verdict(checked, data=data_found)
+            shown.append(_Shown(entry, variant, verdict))
+        if args.calibration:
+            entries = [each for one in shown for each in _typed(project.store, one.entry)]
+            code = _print_calibration(args, entries)
+        else:
+            code = _print(args, shown)
     if world.say_problems(plan.problems):
         return SpecError.exit_code
     for label in missing:
@@ -57,13 +74,63 @@ def _show_specs(args: argparse.Namespace, path: Path) -> int:
     return code
 
 
-def _print(args: argparse.Namespace, entries: list[Entry]) -> int:
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """An entry, the variant that it was found for, and what that one's checks came to: variants
+    with different checks may share an engine."""
+
+    entry: Entry
+    variant: PlannedVariant | None = None
+    verdict: str | None = None
+
+
+def _print(args: argparse.Namespace, shown: list[_Shown]) -> int:
     if args.json:
-        world.print_json([data.entry(entry) for entry in entries])
-    else:
-        for entry in entries:
-            for line in text.entry_lines(entry):
-                print(line)
+        world.print_json(
+            [
+                {
+                    **({} if each.variant is None else data.named(each.variant)),
+                    **data.entry(each.entry),
+                    "checks": each.verdict,
+                }
+                for each in shown
+            ]
+        )
+        return 0
+    for each in shown:
+        for line in text.entry_lines(each.entry, each.variant.label if each.variant else None):
+            print(line)
+        if each.verdict is not None:
+            print(f"  checks     {each.verdict}")
+    return 0
+
+
+def _typed(store: LocalStore, entry: Entry) -> Iterator[Entry]:
+    """The converted models that an entry was built from, or is."""
+    if entry.manifest.stage == "typed":
+        yield entry
+    if entry.manifest.stage == "engine":
+        model = entry.manifest.key_document["model"]
+        for each in store.entries("typed"):
+            if each.manifest.files[MODEL].sha256 == model:
+                yield each
+
+
+def _print_calibration(args: argparse.Namespace, entries: list[Entry]) -> int:
+    """The ranges that converted models are quantized by, each once."""
+    found = {
+        str(each.path): json.loads(each.file(CALIBRATION).read_text(encoding="utf-8"))
+        for each in entries
+        if CALIBRATION in each.manifest.files
+    }
+    if args.json:
+        world.print_json(found)
+        return 0
+    for path, calibration in found.items():
+        for line in accuracy.calibration_lines(path, calibration):
+            print(line)
+    if not found:
+        world.say("none of these was calibrated")
     return 0
 
 

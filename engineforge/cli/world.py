@@ -81,6 +81,11 @@ def _git(folder: Path, *words: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def say_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        say(f"note: {note}")
+
+
 def say_problems(problems: Iterable[Problem]) -> int:
     """Print problems in the order of their places; returns how many there are."""
     ordered = sorted(problems, key=lambda problem: problem.place)

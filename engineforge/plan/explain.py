@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-_ABSENT = object()
 _DIGEST = "sha256:"
 _SHOWN_DIGITS = 12
+_NO_NAMES: Mapping[str, str] = {}
 # Where leaves of a plan's document come from, as the author of a spec knows it.
 _WORDS = (
     ("onnx.model", "model"),
     ("onnx.external", "external data"),
     ("onnx.canonical", "canonical form"),
     ("engine.", ""),
+    ("typed.", ""),
 )
 
 
@@ -32,20 +33,20 @@ class Change:
         return f"{self.leaf} {before} → {after}"
 
 
-def changes(before: object, after: object, files: Sequence[str] = ()) -> list[Change]:
+def changes(before: object, after: object, names: Mapping[str, str] = _NO_NAMES) -> list[Change]:
     """Every leaf in which two key documents differ, by path.
 
-    `files` are names for the model and its external data, whose digests are all a key has.
+    `names` says what a leaf is of which a key has only a digest: "model 'net.onnx'".
     """
     old, new = dict(_leaves(before, "")), dict(_leaves(after, ""))
     return [
         Change(
-            leaf=_words(path, files),
-            before=None if old.get(path) is _ABSENT else old.get(path),
-            after=None if new.get(path) is _ABSENT else new.get(path),
+            leaf=names.get(path) or _words(path),
+            before=old.get(path),
+            after=new.get(path),
         )
         for path in sorted(old.keys() | new.keys())
-        if old.get(path, _ABSENT) != new.get(path, _ABSENT)
+        if old.get(path) != new.get(path)  # null is what is not there
     ]
 
 
@@ -60,10 +61,7 @@ def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
         yield path, [] if isinstance(value, tuple) else value
 
 
-def _words(path: str, files: Sequence[str]) -> str:
-    for index, file in enumerate(files):
-        if path == ("onnx.model" if index == 0 else f"onnx.external[{index - 1}]"):
-            return f"{'model' if index == 0 else 'external data'} '{file}'"
+def _words(path: str) -> str:
     for prefix, words in _WORDS:
         if path.startswith(prefix):
             return words + path[len(prefix) :]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engineforge.digest import Digest, digest_value, document
-from engineforge.spec.model import Profile, Variant
+from engineforge.spec.model import DataSet, Profile, PythonFunction, Variant
 from engineforge.target import Target
 
 KEY_FORMAT = 1
@@ -24,6 +24,68 @@ class OnnxKey:
     canonical: int
     model: Digest
     external: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplesRecipe:
+    """Samples by content: `files` is over the digests of the data set's files in their order,
+    `reading` how they become inputs. Of `samples` None is all, of `seed` None the first ones."""
+
+    files: Digest
+    reading: Mapping[str, object]
+    samples: int | None
+    seed: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRecipe:
+    """How ranges are found, and on what."""
+
+    data: SamplesRecipe
+    method: str
+    percentile: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypedRecipe:
+    """How a graph gets its types, whatever the model. `format` is that of our own rewriting,
+    `versions` are the series of the libraries that do the rest."""
+
+    format: int
+    precision: str
+    tool: str | None
+    versions: Mapping[str, str]
+    keep_fp32: tuple[str, ...]
+    high_precision: str
+    block_size: int | None
+    sparsity: str | None
+    keep_io_types: bool
+    calibration: CalibrationRecipe | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypedKey:
+    """Converting a model: the recipe, and the real digests of the canonical model."""
+
+    format: int = KEY_FORMAT
+    model: Digest
+    external: tuple[Digest, ...]
+    recipe: TypedRecipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckKey:
+    """Measuring how far a graph is from its source; both by their real digests. What the
+    measurements must reach is in no key."""
+
+    format: int = KEY_FORMAT
+    measuring: int
+    versions: Mapping[str, str]
+    source: tuple[Digest, ...]
+    typed: tuple[Digest, ...]
+    data: SamplesRecipe
+    labels: str | None
+    class_axis: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +117,26 @@ class PlanKey:
 
     format: int = KEY_FORMAT
     onnx: OnnxKey
-    typed: None = None
+    typed: TypedRecipe | None = None
     engine: EngineRecipe
 
     def digest(self) -> Digest:
         return digest_value(self)
+
+    def typed_key(self, canonical: Digest) -> TypedKey | None:
+        """The `typed` stage's key, when it is known what the `onnx` stage made."""
+        if self.typed is None:
+            return None
+        return TypedKey(model=canonical, external=self.onnx.external, recipe=self.typed)
+
+
+def reading(data: DataSet) -> dict[str, object]:
+    """How the files of a data set become inputs, without where they are."""
+    kind = type(data).__name__
+    how = {k: v for k, v in document(data).items() if k not in ("path", "files")}
+    if isinstance(data, PythonFunction):
+        how["function"] = data.function.rpartition(":")[2]  # its module is among the files
+    return {"kind": kind, **how}
 
 
 def recipe(variant: Variant, builder: Mapping[str, object]) -> EngineRecipe:

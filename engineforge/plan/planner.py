@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engineforge.digest import Digest, document
@@ -63,15 +63,15 @@ class Facts:
     """What the store says of one variant.
 
     `engine` is the engine that its plan led to before, `engine_there` whether that is still whole;
-    `imported` whether the `onnx` stage's entry is there; `last` the key document that the variant
-    last had; `files` the names of the model and its external data.
+    `missing` the stages before it whose entries are not there; `last` the key document that the
+    variant last had; `names` what its leaves are that are mere digests.
     """
 
     engine: Digest | None
     engine_there: bool
-    imported: bool
+    missing: tuple[str, ...]
     last: object | None
-    files: tuple[str, ...]
+    names: Mapping[str, str]
 
 
 def decide(key: PlanKey, facts: Facts) -> State:
@@ -84,5 +84,5 @@ def decide(key: PlanKey, facts: Facts) -> State:
     elif facts.last is None:
         reasons = (NeverBuilt(),)
     else:
-        reasons = (Changed(tuple(changes(facts.last, document(key), facts.files))),)
-    return Stale(tuple(reasons), ("engine",) if facts.imported else ("onnx", "engine"))
+        reasons = (Changed(tuple(changes(facts.last, document(key), facts.names))),)
+    return Stale(tuple(reasons), (*facts.missing, "engine"))

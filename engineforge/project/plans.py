@@ -10,7 +10,7 @@ from engineforge.errors import Problem
 from engineforge.plan.planner import Stale, State
 
 if TYPE_CHECKING:
-    from engineforge.worker.local import Job
+    from engineforge.worker.job import Job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engineforge.errors import HostUnfit, Problem, SpecError, UsageError
 from engineforge.plan.planner import UpToDate
 from engineforge.project.folder import TARGETS, spec_files, spec_name
-from engineforge.project.plans import Effort, Plan, Selection
+from engineforge.project.plans import Effort, Plan, PlannedVariant, Selection
 from engineforge.project.remembered import up_to_date
 from engineforge.store.index import Index
 from engineforge.store.local import LocalStore
 from engineforge.worker.conditions import Conditions
-from engineforge.worker.outcome import ENGINE, Outcome, Reused, Skipped
+from engineforge.worker.outcome import ENGINE, Checked, Outcome, Reused, Skipped
 
 if TYPE_CHECKING:  # a no-op build loads none of these
     from engineforge.project.reading import Reader
     from engineforge.target import Target
     from engineforge.worker.importer import Importer
+    from engineforge.worker.local import Worker
     from engineforge.worker.spare import Spare
 
 
@@ -65,12 +66,16 @@ class Project:
         versions: Mapping[str, str] | None = None,
         paranoid: bool = False,
         to_build: bool = False,
+        checks: bool = False,
+        data_may_miss: bool = False,
     ) -> Plan:
         """Plan the selected variants of the specs named or contained in `paths`.
 
         `to_build` lets TensorRT load meanwhile, for the build that is to follow; `versions` plans
-        for other toolchain versions, by backend; `paranoid` trusts nothing that
-        was remembered. What is wrong with specs and targets is in the plan.
+        for other toolchain versions, by backend; `paranoid` trusts nothing that was remembered;
+        `checks` reads every spec, and the data of its accuracy check, so that all variants have
+        jobs; with `data_may_miss`, what is wrong with that data is a note. What is wrong with
+        specs and targets is in the plan.
         """
         if paranoid:
             self.index.forget()
@@ -87,7 +92,7 @@ class Project:
                 continue
             try:
                 planned = None
-                if not versions:
+                if not versions and not checks:
                     planned = up_to_date(self.store, self.index, file, name, targets)
             except OSError as error:
                 message = f"cannot be read: {error.strerror}"
@@ -96,7 +101,12 @@ class Project:
             if planned is None:
                 if reader is None:
                     self._made_helpers()[0].start()
-                    reader = self._reader(versions or {}, to_build=to_build)
+                    reader = self._reader(
+                        versions or {},
+                        to_build=to_build,
+                        checks=checks,
+                        data_may_miss=data_may_miss,
+                    )
                 planned = reader.read(file, name, plan)
             plan.variants += filter(selection.takes, planned)
             known_variants.update(each.variant for each in planned)
@@ -118,19 +128,8 @@ class Project:
         jobs = {v.label: v.job for v in plan.stale if v.job is not None and v.unfit is None}
         outcomes: dict[str, Outcome] = {}
         if jobs:
-            from engineforge.worker.local import Worker
-
-            with self.store.session() as session:
-                importer, spare = self._made_helpers()
-                worker = Worker(
-                    self.store,
-                    session,
-                    self.index,
-                    importer=importer,
-                    spare=spare,
-                    conditions=conditions,
-                )
-                outcomes = dict(zip(jobs, worker.run(list(jobs.values())), strict=True))
+            with self._worker(conditions) as worker:
+                outcomes = dict(zip(jobs, worker.build(list(jobs.values())), strict=True))
         for variant in plan.variants:
             if isinstance(variant.state, UpToDate):
                 engine = variant.state.engine
@@ -140,6 +139,45 @@ class Project:
                 outcomes[variant.label] = Skipped(why=variant.unfit, unfit=True)
         return [outcomes[variant.label] for variant in plan.variants]
 
+    def check(self, plan: Plan, conditions: Conditions, stage: str) -> list[Outcome]:
+        """Run the accuracy checks of a plan made with `checks`, or (`sensitivity`) measure what
+        each layer costs: an outcome for each of its variants, in their order."""
+        from engineforge.stages.precision import tools
+
+        if (why := tools.missing("onnxruntime")) is not None:
+            raise HostUnfit(f"accuracy is measured with ONNX Runtime: {why}")
+        # What is compared is the same for every target.
+        jobs = {
+            (each.spec, each.variant): each.job
+            for each in plan.variants
+            if each.job is not None and each.job.variant.accuracy is not None
+        }
+        with self._worker(conditions) as worker:
+            done = dict(zip(jobs, worker.check(list(jobs.values()), stage), strict=True))
+        none = Skipped(why="its spec has no accuracy check")
+        return [done.get((each.spec, each.variant), none) for each in plan.variants]
+
+    def last_check(self, variant: PlannedVariant) -> Checked | None:
+        """What the accuracy check of a variant, planned with `checks`, came to the last time."""
+        from engineforge.worker.measured import last_check
+
+        return None if variant.job is None else last_check(self.store, variant.job)
+
+    @contextlib.contextmanager
+    def _worker(self, conditions: Conditions) -> Iterator[Worker]:
+        from engineforge.worker.local import Worker
+
+        importer, spare = self._made_helpers()
+        with self.store.session() as session:
+            yield Worker(
+                self.store,
+                session,
+                self.index,
+                importer=importer,
+                spare=spare,
+                conditions=conditions,
+            )
+
     def targets(self) -> dict[str, Target]:
         """The targets of this project, by name; SpecError where their file is wrong."""
         reader = self._reader({})
@@ -148,7 +186,14 @@ class Project:
             raise SpecError(reader.target_problems)
         return targets
 
-    def _reader(self, versions: Mapping[str, str], *, to_build: bool = False) -> Reader:
+    def _reader(
+        self,
+        versions: Mapping[str, str],
+        *,
+        to_build: bool = False,
+        checks: bool = False,
+        data_may_miss: bool = False,
+    ) -> Reader:
         from engineforge.project.reading import Reader
 
         importer, spare = self._made_helpers()
@@ -159,6 +204,8 @@ class Project:
             importer=importer,
             spare=spare if to_build else None,
             versions=versions,
+            checks=checks,
+            data_may_miss=data_may_miss,
         )
 
     def _made_helpers(self) -> tuple[Importer, Spare]:

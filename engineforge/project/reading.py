@@ -10,29 +10,27 @@ from dataclasses import replace
 from pathlib import Path
 
 from engineforge.backends import host
-from engineforge.backends.capability import lacks, unknown_capabilities
-from engineforge.backends.options import BY_NAME, honoured, refusals, resolve
 from engineforge.digest import Digest, digest_bytes, digest_value
 from engineforge.errors import EngineForgeError, Problem
-from engineforge.plan.keys import OnnxKey, PlanKey, recipe
 from engineforge.plan.planner import Facts, decide
 from engineforge.project.folder import TARGETS
+from engineforge.project.jobs import Jobs, has_plugins
 from engineforge.project.plans import Plan, PlannedVariant
-from engineforge.project.remembered import Hashed, model_files, remember
-from engineforge.spec.check import check_cell
-from engineforge.spec.load import Document, load
-from engineforge.spec.matrix import Cell, Place, Spec, expand, parse_targets
+from engineforge.project.remembered import model_files, remember
+from engineforge.spec.load import Document, Place, load
+from engineforge.spec.matrix import Spec, expand, parse_targets
 from engineforge.spec.model import ModelInterface
 from engineforge.spec.salvage import salvage
 from engineforge.spec.validate import validate
-from engineforge.stages.sources import CANONICAL_FORMAT
+from engineforge.stages.precision import tools
 from engineforge.stages.sources.locate import locate
 from engineforge.store.index import Index, stat_of
 from engineforge.store.local import LocalStore
 from engineforge.store.trust import whole
 from engineforge.target import Target
+from engineforge.worker.chain import MODEL
 from engineforge.worker.importer import Importer
-from engineforge.worker.local import Job
+from engineforge.worker.job import Files, Job
 from engineforge.worker.spare import Spare
 from engineforge.worker.wire import read_interface
 
@@ -49,9 +47,12 @@ class Reader:
         importer: Importer,
         spare: Spare | None,
         versions: Mapping[str, str],
+        checks: bool,
+        data_may_miss: bool,
     ) -> None:
         self._root, self._store, self._index = root, store, index
         self._importer, self._spare, self._versions = importer, spare, versions
+        self._checks, self._data_may_miss = checks, data_may_miss
         self._targets: dict[str, Target] | None = None
         self._targets_text: Digest | None = None
         self.target_problems: list[Problem] = []
@@ -97,39 +98,25 @@ class Reader:
             message = f"'{error.filename}' cannot be read: {error.strerror}"
             plan.problems += [*problems, at_source.problem(message)]
             return []
-        for cell in spec.cells:
-            problems += check_cell(cell, interface)
-            problems += _backend_problems(cell, interface)
-            problems += _plugin_problems(cell, file.parent)
+        made = Jobs(
+            index=self._index,
+            importer=self._importer,
+            model=model,
+            hashed=hashed,
+            interface=interface,
+            folder=file.parent,
+            checks=self._checks,
+            data_may_miss=self._data_may_miss,
+        )
+        jobs = [job for cell in spec.cells if (job := made.add(cell)) is not None]
+        problems += made.problems
         if problems:
             plan.problems += dict.fromkeys(problems)
             return []
-        plan.notes += _notes(spec, interface)
-        variants = []
-        for cell in spec.cells:
-            external = {each: hashed[model.parent / each][0] for each in interface.external}
-            builder = resolve(cell.variant.builder, cell.variant.target)
-            libraries = {o: [file.parent / each for each in of] for o, of in _plugins(cell)}
-            # What a library is called, and where it is, says nothing of what it does.
-            digests = {o: [self._index.digest(each) for each in of] for o, of in libraries.items()}
-            paths = {o: [str(each.absolute()) for each in of] for o, of in libraries.items()}
-            onnx = OnnxKey(
-                canonical=CANONICAL_FORMAT,
-                model=hashed[model][0],
-                external=tuple(external.values()),
-            )
-            job = Job(
-                variant=cell.variant,
-                key=PlanKey(onnx=onnx, engine=recipe(cell.variant, {**builder, **digests})),
-                builder={**builder, **paths},
-                model=model,
-                external=external,
-                interface=interface,
-                files=hashed,
-            )
-            variants.append(self._planned(job))
+        plan.notes += dict.fromkeys([*_notes(spec, interface), *made.notes])
+        variants = [self._planned(job) for job in jobs]
         # What is remembered knows of the model's files only.
-        plugins = any(dict(_plugins(cell)) for cell in spec.cells)
+        plugins = any(map(has_plugins, spec.cells))
         if not self._versions and not plugins and text and self._targets_text:
             remember(
                 self._index,
@@ -138,6 +125,12 @@ class Reader:
                 targets=self._targets_text,
                 source=spec.source,
                 hashed=hashed,
+                samples=dict.fromkeys(
+                    job.variant.precision.calibration.data
+                    for job in jobs
+                    if job.variant.precision.calibration is not None
+                ),
+                folder=file.parent,
                 variants=variants,
             )
         return variants
@@ -169,13 +162,13 @@ class Reader:
         left = salvage(kind, document) if document is not None and found else document
         return left, digest_bytes(data)
 
-    def _inspected(self, model: Path) -> tuple[Hashed, ModelInterface]:
+    def _inspected(self, model: Path) -> tuple[Files, ModelInterface]:
         """All files of a model, hashed, and its interface: remembered, or looked at now."""
         stat = stat_of(model)
         with ThreadPoolExecutor(1) as beside:
             asked = None
             if not self._index.knows(model):
-                # Hashed here while the importer looks at it: most likely it is new.
+                # Files here while the importer looks at it: most likely it is new.
                 asked = beside.submit(self._inspect, model)
             hashed, interface = model_files(self._index, model)
             if interface is None or not self._index.is_inspected(_together(hashed)):
@@ -194,14 +187,15 @@ class Reader:
     def _planned(self, job: Job) -> PlannedVariant:
         variant = job.variant
         history = self._index.history(variant.label)
+        facts = self._facts(job, history.plan if history else None)
         return PlannedVariant(
             spec=variant.spec,
             variant=variant.name,
             target=variant.target.name,
             plan=job.key.digest(),
-            state=decide(job.key, self._facts(job, history.plan if history else None)),
+            state=decide(job.key, facts),
             # A plan for another version is not about this host.
-            unfit=None if self._versions else host.why_not(variant.target),
+            unfit=None if self._versions else _unfit(job, facts),
             seconds=statistics.median(history.seconds) if history and history.seconds else None,
             job=job,
         )
@@ -218,45 +212,51 @@ class Reader:
         return Facts(
             engine=engine,
             engine_there=bool(there),
-            imported=self._store.get("onnx", digest_value(job.key.onnx)) is not None,
+            missing=tuple(self._missing(job)),
             last=before.key_document if before else None,
-            files=(job.model.name, *job.external),
+            names=_names(job),
         )
 
+    def _missing(self, job: Job) -> Iterator[str]:
+        """The stages before the engine's whose entries are not there."""
+        imported = self._store.get("onnx", digest_value(job.key.onnx))
+        if imported is None:
+            yield "onnx"
+        if job.key.typed is None:
+            return
+        if imported is not None:
+            key = job.key.typed_key(imported.manifest.files[MODEL].sha256)
+            if self._store.get("typed", digest_value(key)) is not None:
+                return
+        yield "typed"
 
-def _together(hashed: Hashed) -> Digest:
+
+def _unfit(job: Job, facts: Facts) -> str | None:
+    """Why this host cannot carry a job out; a model that is converted already needs no tool."""
+    why = host.why_not(job.variant.target)
+    if why is None and "typed" in facts.missing and job.key.typed and job.key.typed.tool:
+        why = tools.missing(job.key.typed.tool)
+    return why
+
+
+def _names(job: Job) -> dict[str, str]:
+    """What the leaves of a key are that are mere digests."""
+    names = {"onnx.model": f"model '{job.model.name}'"}
+    for index, file in enumerate(job.external):
+        names[f"onnx.external[{index}]"] = f"external data '{file}'"
+    if (calibration := job.variant.precision.calibration) is not None:
+        names["typed.calibration.data.files"] = f"calibration data {calibration.data}"
+    return names
+
+
+def _together(hashed: Files) -> Digest:
     return digest_value([digest for digest, _ in hashed.values()])
 
 
-def _backend_problems(cell: Cell, interface: ModelInterface) -> list[Problem]:
-    target = cell.variant.target
-    refused = refusals(cell.variant.builder, target)
-    lacking = (*unknown_capabilities(target), *lacks(interface, target))
-    return [
-        *(cell.builder[each.option].problem(each.message, each.hint) for each in refused),
-        *(cell.target.problem(each.message, each.hint) for each in lacking),
-    ]
-
-
-def _plugins(cell: Cell) -> Iterator[tuple[str, list[str]]]:
-    """Each option whose value is plugin libraries, relative to the spec."""
-    for name, value in cell.variant.builder.items():
-        if BY_NAME[name].kind == "plugin" and isinstance(value, list):
-            yield name, value
-
-
-def _plugin_problems(cell: Cell, folder: Path) -> Iterator[Problem]:
-    known = {option.name for option in honoured(cell.variant.target)}
-    for option, libraries in _plugins(cell):
-        for each in libraries if option in known else ():
-            if not (folder / each).is_file():
-                yield cell.builder[option].problem(f"the plugin library '{each}' does not exist")
-
-
 def _notes(spec: Spec, interface: ModelInterface) -> Iterator[str]:
-    if spec.checks:
-        checks = " and ".join(sorted(spec.checks))
-        yield f"{spec.document.file}: checks ({checks}) are validated, and not run by this version"
+    if "latency" in spec.checks:
+        file = spec.document.file
+        yield f"{file}: checks.latency is validated, and not measured by this version"
     for tensor in (*interface.inputs, *interface.outputs):
         if tensor.type == "float64":
             file = spec.document.file

@@ -5,28 +5,27 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from engineforge import __version__
-from engineforge.digest import Digest, digest_bytes
+from engineforge.digest import Digest, digest_bytes, digest_value
 from engineforge.plan.planner import NeverBuilt, Stale, State, UpToDate
 from engineforge.project.plans import PlannedVariant
-from engineforge.spec.model import PackageSource, PathSource, Source
+from engineforge.samples import BadSamples, data_files
+from engineforge.spec.model import DataSet, PackageSource, PathSource, Source
 from engineforge.stages.sources.locate import SourceMissing, locate
-from engineforge.store.index import Index, PlannedSpec, SpecFacts, Stat
+from engineforge.store.index import Index, PlannedSpec, SpecFacts
 from engineforge.store.local import LocalStore
+from engineforge.worker.job import Files
+from engineforge.worker.wire import read_data, write_data
 
 # Another version may read specs otherwise, and trusts nothing that this one planned.
-_READING = f"1/{__version__}"
+_READING = f"2/{__version__}"
 
 
-Hashed = Mapping[Path, tuple[Digest, Stat]]
-"""Files with their digests, and the stats that they had when those were taken."""
-
-
-def model_files(index: Index, model: Path) -> tuple[Hashed, bytes | None]:
+def model_files(index: Index, model: Path) -> tuple[Files, bytes | None]:
     """A model and its external data, hashed, and what inspecting it said (if ever).
 
     OSError where a file cannot be read.
@@ -50,19 +49,25 @@ def up_to_date(
     try:
         model = locate(_source(facts), file.parent)
         hashed, _ = model_files(index, model)
-    except (SourceMissing, OSError):
+        samples = _sample_digests(index, facts, file.parent)
+    except (SourceMissing, BadSamples, OSError):
         return None
-    planned = index.planned(_with_model(fingerprint, hashed))
+    planned = index.planned(_with_files(fingerprint, hashed, samples))
     if planned is None:
         return None
     variants = []
-    for variant, target, key, why_not in zip(
-        planned.variants, planned.targets, planned.keys, planned.unfit, strict=True
+    for variant, target, key, why_not, stages in zip(
+        planned.variants,
+        planned.targets,
+        planned.keys,
+        planned.unfit,
+        planned.stages,
+        strict=True,
     ):
         state: State
         unfit = why_not if why_not and planned.host == _installed() else None
         if unfit is not None:
-            state = Stale((NeverBuilt(),), ("onnx", "engine"))
+            state = Stale((NeverBuilt(),), tuple(stages))
         else:
             engine = index.engine_of(key)
             if engine is None:
@@ -91,20 +96,24 @@ def remember(
     spec: Digest,
     targets: Digest,
     source: Source,
-    hashed: Hashed,
+    hashed: Files,
+    samples: Iterable[DataSet],
+    folder: Path,
     variants: list[PlannedVariant],
 ) -> None:
     """Let the next run find what this one planned. Only for specs without problems."""
     fingerprint = _fingerprint(name, spec, targets)
     package = source.package if isinstance(source, PackageSource) else ""
-    index.know_spec(fingerprint, SpecFacts(package, source.path))
+    facts = SpecFacts(package, source.path, [json.dumps(write_data(each)) for each in samples])
+    index.know_spec(fingerprint, facts)
     index.know_planned(
-        _with_model(fingerprint, hashed),
+        _with_files(fingerprint, hashed, _sample_digests(index, facts, folder)),
         PlannedSpec(
             [each.variant for each in variants],
             [each.target for each in variants],
             [each.plan.hex for each in variants],
             [each.unfit or "" if _never_built(each.state) else "" for each in variants],
+            [list(each.state.stages) if isinstance(each.state, Stale) else [] for each in variants],
             _installed(),
         ),
     )
@@ -132,6 +141,14 @@ def _fingerprint(name: str, spec: Digest, targets: Digest) -> str:
     return digest_bytes(f"{_READING}\0{name}\0{spec}\0{targets}".encode()).hex
 
 
-def _with_model(fingerprint: str, hashed: Hashed) -> str:
+def _sample_digests(index: Index, facts: SpecFacts, folder: Path) -> list[list[Digest]]:
+    """The files of each data set: a file that moves from one to another changes both."""
+    return [
+        [index.digest(path) for path in data_files(read_data(json.loads(data)), folder)]
+        for data in facts.samples
+    ]
+
+
+def _with_files(fingerprint: str, hashed: Files, samples: list[list[Digest]]) -> str:
     digests = [digest for digest, _ in hashed.values()]
-    return digest_bytes("\0".join([fingerprint, *digests]).encode()).hex
+    return digest_value([fingerprint, digests, samples]).hex

@@ -9,7 +9,7 @@ from engineforge.errors import Problem
 from engineforge.plan.planner import Changed, EntryMissing, NeverBuilt, Reason, UpToDate
 from engineforge.project.plans import Effort, Plan, PlannedVariant
 from engineforge.store.local import Entry
-from engineforge.worker.outcome import Built, Failed, Outcome, Reused, Skipped
+from engineforge.worker.outcome import Built, Checked, Failed, Outcome, Ranked, Reused, Skipped
 
 FORMAT = 1
 
@@ -44,13 +44,12 @@ def _reason(reason: Reason) -> dict[str, Any]:
             return {"kind": "changed", "changes": leaves}
 
 
+def named(variant: PlannedVariant) -> dict[str, str]:
+    return {"spec": variant.spec, "variant": variant.variant, "target": variant.target}
+
+
 def planned(variant: PlannedVariant) -> dict[str, Any]:
-    base: dict[str, Any] = {
-        "spec": variant.spec,
-        "variant": variant.variant,
-        "target": variant.target,
-        "plan": variant.plan,
-    }
+    base: dict[str, Any] = {**named(variant), "plan": variant.plan}
     if isinstance(variant.state, UpToDate):
         return {**base, "state": "up-to-date", "engine": variant.state.engine}
     return {
@@ -84,20 +83,29 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
             }
         case Reused(engine=engine, path=path, why=why):
             return {"outcome": "reused", "engine": engine, "path": str(path), "why": why}
+        case Checked(entry=entry, measured=measured, failures=failures, advice=advice):
+            return {
+                "outcome": "failed" if failures else "passed",
+                "entry": entry,
+                "measured": dict(measured),
+                "failures": list(failures),
+                "advice": list(advice),
+            }
+        case Ranked(entry=entry, measured=measured):
+            return {"outcome": "ranked", "entry": entry, "measured": dict(measured)}
         case Failed(stage=stage, error=error, log=log):
             return {"outcome": "failed", "stage": stage, "error": error, "log": list(log)}
         case Skipped(why=why, unfit=unfit):
             return {"outcome": "skipped", "why": why, "unfit": unfit}
 
 
-def build(made: Plan, outcomes: Sequence[Outcome], faults: Iterable[object]) -> dict[str, Any]:
+def build(made: Plan, outcomes: Sequence[Outcome], faults: Iterable[object] = ()) -> dict[str, Any]:
+    """What became of a plan's variants: built, checked, or their layers ranked."""
     return {
         "format": FORMAT,
         "variants": [
             {
-                "spec": variant.spec,
-                "variant": variant.variant,
-                "target": variant.target,
+                **named(variant),
                 "plan": variant.plan,
                 **_outcome(outcome),
             }

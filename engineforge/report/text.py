@@ -9,7 +9,7 @@ from typing import Any
 from engineforge.plan.planner import Changed, Stale, UpToDate
 from engineforge.project.plans import Plan, PlannedVariant
 from engineforge.store.local import Entry
-from engineforge.worker.outcome import Built, Failed, Outcome, Reused, Skipped
+from engineforge.worker.outcome import Built, Checked, Failed, Outcome, Ranked, Reused, Skipped
 
 _FEW_CHANGES = 2
 _SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
@@ -99,6 +99,10 @@ def outcome(found: Outcome) -> str:
             return f"up to date  {path}"
         case Reused(path=path, why=why):
             return f"reused, {why}  {path}"
+        case Checked(failures=failures):
+            return "failed its accuracy check" if failures else "passed its accuracy check"
+        case Ranked():
+            return "ranked its layers"
         case Failed(stage=stage, error=error):
             return f"failed in stage {stage}: {error}"
         case Skipped(why=why):
@@ -125,22 +129,46 @@ def build_summary(outcomes: Sequence[Outcome], problems: int, seconds: float) ->
     return f"{counted(len(outcomes), 'variant')}: {', '.join(parts)} in {duration(seconds)}"
 
 
-def entry_lines(entry: Entry) -> Iterator[str]:
-    """What an entry is: what it was built from, how, where and when."""
+def entry_lines(entry: Entry, label: str | None = None) -> Iterator[str]:
+    """What an entry is: what it was built from, how, where and when. `label` is the variant that
+    is meant; else the one that it was built for."""
     manifest, record = entry.manifest, entry.manifest.record
-    if "spec" in record:
+    if label is not None:
+        yield label
+    elif "spec" in record:
         yield f"{record['spec']}/{record['variant']}@{record['target']}"
     yield f"  {manifest.stage:10} {manifest.key}"
     for name, file in manifest.files.items():
         yield f"  file       {entry.file(name)}  {size(file.size)}  {file.sha256}"
     if manifest.stage == "engine":
         yield from _engine_lines(manifest.key_document, record)
+    if manifest.stage == "typed":
+        yield from _typed_lines(manifest.key_document["recipe"], record)
+
+
+def _typed_lines(recipe: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    yield f"  precision  {recipe['precision']}" + (f", with {versions}" if versions else "")
+    # What is around the quantized layers is worth a line where it is not FP32.
+    if recipe["high_precision"] not in (None, "fp32"):
+        yield f"  around     {recipe['high_precision']}"
+    for name in ("block_size", "sparsity"):
+        if recipe[name] is not None:
+            yield f"  {name.replace('_', ' '):10} {recipe[name]}"
+    for word in ("layers", "quantized", "pruned"):
+        if found := record.get(word):
+            yield f"  {word:10} {', '.join(f'{count} {what}' for what, count in found.items())}"
+    if kept := record.get("kept_fp32"):
+        yield f"  kept fp32  {', '.join(kept)}"
+    if record.get("not_quantized"):
+        yield f"  not quantized  {', '.join(record['not_quantized'])}"
 
 
 def _engine_lines(key: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
     recipe = key["recipe"]
     chain = recipe["toolchain"]
-    yield f"  model      {record.get('source', '?')}  canonical {key['model']}"
+    precision = f"  precision {record['precision']}" if "precision" in record else ""
+    yield f"  model      {record.get('source', '?')}{precision}  graph {key['model']}"
     for word in ("inputs", "outputs"):
         for tensor in record.get(word, ()):
             yield f"  {word[:-1]:10} {tensor}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engineforge.errors import Problem
-from engineforge.spec.matrix import Cell, Place
+from engineforge.spec.load import Place
+from engineforge.spec.matrix import Cell
 from engineforge.spec.model import InputRange, ModelInterface, Profile, ShapeRange, TensorInterface
 from engineforge.spec.validate import did_you_mean, nearest
 
@@ -55,12 +56,14 @@ def _needs_range(tensor: TensorInterface, where: str) -> tuple[str, str]:
 
 
 def _precision(cell: Cell, interface: ModelInterface) -> Iterator[Problem]:
-    if cell.variant.precision != "fp32":
+    """Only an FP32 model can be built as FP32, or be converted to something lower."""
+    name = cell.variant.precision.name
+    if name == "source" and not cell.variant.precision.converts:
         return
     for feature in _LOW_PRECISION:
         if feature in interface.features:
             yield cell.precision.problem(
-                f"precision 'fp32' was asked for, and the model is {feature} at "
+                f"precision '{name}' takes an FP32 model, and this one is {feature} at "
                 f"'{interface.features[feature]}'",
                 "write 'precision: source' to build the model with the types that it has",
             )

@@ -53,6 +53,20 @@ class Document:
         return _problem(self.file, self.marks.get(at, (1, 1)), path, message, hint)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Somewhere in a file, able to say what is wrong there."""
+
+    document: Document
+    path: Path
+
+    def problem(self, message: str, hint: str | None = None, *below: str | int) -> Problem:
+        return self.document.problem((*self.path, *below), message, hint)
+
+    def below(self, *parts: str | int) -> Place:
+        return Place(self.document, (*self.path, *parts))
+
+
 def _problem(
     file: str, mark: tuple[int, int], path: Path, message: str, hint: str | None
 ) -> Problem:

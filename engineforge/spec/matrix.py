@@ -11,16 +11,18 @@ from functools import cache
 from typing import Any, cast
 
 from engineforge.errors import Problem
-from engineforge.spec.load import Document, Path
+from engineforge.spec.load import Document, Place
 from engineforge.spec.model import (
     InputRange,
     PackageSource,
     PathSource,
+    Precision,
     Profile,
     ShapeRange,
     Source,
     Variant,
 )
+from engineforge.spec.precision import PRECISION_KEYS, Given, parse_accuracy, parse_precision
 from engineforge.spec.validate import did_you_mean, schema
 from engineforge.target import Gpu, Target, Toolchain, sorted_capabilities
 
@@ -28,26 +30,22 @@ BACKENDS = ("tensorrt_rtx", "tensorrt")
 # What `pip install tensorrt-rtx` brings.
 _DEFAULT_CUDA = {"tensorrt_rtx": "13"}
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_SHARED = ("precision", "inputs", "profiles", "builder", "targets")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Somewhere in a file, able to say what is wrong there."""
-
-    document: Document
-    path: Path
-
-    def problem(self, message: str, hint: str | None = None, *below: str | int) -> Problem:
-        return self.document.problem((*self.path, *below), message, hint)
+_SHARED = (*PRECISION_KEYS, "inputs", "profiles", "builder", "targets")
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A variant, and where its parts stand; `profiles_belong` is for one that has none."""
+    """A variant, and where its parts stand; `profiles_belong` is for one that has none.
+
+    `keys` has the places of the keys about precision that the variant or its file has, `own` are
+    those that it does not share, and `accuracy` is the place of the accuracy check.
+    """
 
     variant: Variant
     precision: Place
+    keys: Mapping[str, Place]
+    own: frozenset[str]
+    accuracy: Place
     profiles: tuple[Place, ...]
     profiles_belong: Place
     target: Place
@@ -181,7 +179,7 @@ def expand(
     for variant, own in variants.items():
         own_place = Place(document, ("variants", variant) if "variants" in raw else ())
         chosen = {
-            key: (own[key], Place(document, (*own_place.path, key)))
+            key: (own[key], own_place.below(key))
             for key in _SHARED
             if key in own and key != "builder"
         }
@@ -189,11 +187,25 @@ def expand(
         if "inputs" not in own and "profiles" not in own:
             chosen.update({k: shared[k] for k in ("inputs", "profiles") if k in shared})
         chosen.update(
-            {k: shared[k] for k in ("precision", "targets") if k in shared and k not in own}
+            {k: shared[k] for k in (*PRECISION_KEYS, "targets") if k in shared and k not in own}
         )
+        said = frozenset(own if "variants" in raw else shared)
+        precision = parse_precision(chosen, said, own_place, problems)
+        accuracy = parse_accuracy(
+            (raw["checks"], Place(document, ("checks",))) if "checks" in raw else None,
+            (own["checks"], own_place.below("checks")) if "checks" in own else None,
+            problems,
+        )
+        if precision.sparsity and accuracy is None:
+            problems.append(
+                chosen["sparsity"][1].problem(
+                    "pruning in one shot may ruin a network, and no accuracy check is there to see",
+                    "write checks: {accuracy: {data: holdout.npz, min_top1_agreement: 0.99}}",
+                )
+            )
         builders = [shared["builder"]] if "builder" in shared else []
         if "builder" in own:
-            builders.append((own["builder"], Place(document, (*own_place.path, "builder"))))
+            builders.append((own["builder"], own_place.below("builder")))
         profiles, places = _profiles(chosen, problems)
         if "targets" not in chosen:
             problems.append(
@@ -202,32 +214,35 @@ def expand(
             continue
         names, target_place = chosen["targets"]
         for index, target_name in enumerate(names):
-            place = Place(document, (*target_place.path, index))
+            place = target_place.below(index)
             target = targets.get(target_name)
             if target is None:
                 message = f"unknown target '{target_name}': {targets_file} has no such name"
                 problems.append(place.problem(message, did_you_mean(target_name, targets)))
                 continue
             builder, option_places = _builder(builders, target)
+            _imply(precision, chosen, builder, option_places, problems)
             cells.append(
                 Cell(
                     variant=Variant(
                         spec=name,
                         name=variant,
-                        precision=chosen.get("precision", ("source", None))[0],
+                        precision=precision,
                         profiles=profiles,
                         builder=builder,
                         target=target,
+                        accuracy=accuracy,
                     ),
                     precision=chosen.get("precision", (None, own_place))[1],
+                    keys={k: chosen[k][1] for k in PRECISION_KEYS if k in chosen},
+                    own=said,
+                    accuracy=Place(document, ("checks", "accuracy")),
                     profiles=places,
                     # What all variants lack, the file lacks.
                     profiles_belong=own_place if per_variant else Place(document, ()),
                     target=place,
                     builder={
-                        option: option_places.get(
-                            option, Place(document, (*place.path, "builder", option))
-                        )
+                        option: option_places.get(option, place.below("builder", option))
                         for option in builder
                     },
                 )
@@ -274,16 +289,13 @@ def _profiles(
 ) -> tuple[tuple[Profile, ...], tuple[Place, ...]]:
     if "profiles" in chosen:
         raw, place = chosen["profiles"]
-        each = [(item, Place(place.document, (*place.path, i))) for i, item in enumerate(raw)]
+        each = [(item, place.below(i)) for i, item in enumerate(raw)]
     elif "inputs" in chosen:
         each = [chosen["inputs"]]
     else:
         return (), ()
     profiles = tuple(
-        {
-            name: _input(item, Place(at.document, (*at.path, name)), problems)
-            for name, item in sorted(raw.items())
-        }
+        {name: _input(item, at.below(name), problems) for name, item in sorted(raw.items())}
         for raw, at in each
     )
     return profiles, tuple(at for _, at in each)
@@ -298,7 +310,7 @@ def _input(raw: Any, place: Place, problems: list[Problem]) -> InputRange:  # no
     shape = _range(raw, place, problems) if "min" in raw else None
     values = None
     if "values" in raw:
-        values = _range(raw["values"], Place(place.document, (*place.path, "values")), problems)
+        values = _range(raw["values"], place.below("values"), problems)
     return InputRange(shape=shape, values=values)
 
 
@@ -333,6 +345,26 @@ def _builder(
                 merged[name] = value
                 places[name] = Place(place.document, (*path, name))
     return merged, places
+
+
+def _imply(
+    precision: Precision,
+    chosen: Given,
+    builder: dict[str, object],
+    places: dict[str, Place],
+    problems: list[Problem],
+) -> None:
+    """Builder options that a precision cannot do without."""
+    implied = {"tf32": "precision"} if precision.name == "tf32" else {}
+    if precision.sparsity:
+        implied["sparse_weights"] = "sparsity"
+    for option, key in implied.items():
+        asked, place = chosen[key]
+        if builder.get(option) is False:
+            message = f"'{option}: false' contradicts {key} '{asked}'"
+            problems.append(places.get(option, place).problem(message))
+        builder[option] = True
+        places.setdefault(option, place)
 
 
 def _once(problems: list[Problem]) -> list[Problem]:

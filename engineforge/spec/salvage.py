@@ -11,7 +11,7 @@ from engineforge.spec.validate import nearest, validator
 
 _ROUNDS = 10
 # Without one of these, a spec would be found to lack what it merely misspells.
-_NEEDED = frozenset({"inputs", "profiles", "model", "targets"})
+_NEEDED = frozenset({"inputs", "profiles", "model", "targets", "calibration"})
 _WHOLE = frozenset({("defaults",), ("variants",)})
 
 

@@ -85,14 +85,12 @@ def describe(value: object) -> str:
     return repr(value)
 
 
-# What people who know trtexec will write.
-_FLAGS = frozenset(
-    ["fp16", "bf16", "int8", "fp8", "int4", "best", "stronglytyped", "strongly_typed"]
-)
-_PRECISION = (
-    "precision is in the model, and no builder option: give a model that has it, with "
-    "'precision: source'"
-)
+# What people who know trtexec will write, and what they mean.
+_FLAGS = {each: f"precision: {each}" for each in ("fp16", "bf16", "int8", "fp8", "int4")} | {
+    "best": "precision: int8, with high_precision: fp16",
+    "stronglytyped": "precision: source",
+    "strongly_typed": "precision: source",
+}
 
 _TYPES = {
     "object": "a mapping",
@@ -124,7 +122,9 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
             names = list(error.schema.get("properties", {}))  # type: ignore[union-attr]
             for key in instance:
                 if key not in names:
-                    hint = _PRECISION if key.lower() in _FLAGS else did_you_mean(key, names)
+                    hint = did_you_mean(key, names)
+                    if meant := _FLAGS.get(key.lower()):
+                        hint = f"precision is in the graph, and no builder option: write {meant}"
                     yield document.problem((*path, key), "unknown key", hint)
             return
         case "required":
@@ -146,6 +146,8 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
                 hint = "write it in quotes" + (f": '{instance}'" if as_written else "")
         case "minimum":
             expected = expected or f"{limit} or more"
+        case "exclusiveMinimum":
+            expected = expected or f"more than {limit}"
         case "maximum":
             expected = expected or f"{limit} or less"
         case "minLength":

@@ -19,7 +19,7 @@ from engineforge.digest import Digest, digest_file
 from engineforge.store import files
 from engineforge.store.local import plan_path
 
-_FORMAT = 1
+_FORMAT = 2
 _HEADER = b"engineforge index\n"
 _KEPT = 1_000_000
 _TRIES = 3
@@ -37,21 +37,25 @@ FolderStats = list[tuple[str, Stat]]
 class PlannedSpec(msgspec.Struct, array_like=True, frozen=True):
     """What planning a spec came to: name, target and plan key of each of its variants.
 
-    `unfit` says of those that were never built why `host` cannot, and is empty for the others.
+    `unfit` says of those that were never built why `host` cannot, and is empty for the others;
+    `stages` are those that such a variant would run.
     """
 
     variants: list[str]
     targets: list[str]
     keys: list[str]
     unfit: list[str]
+    stages: list[list[str]]
     host: str
 
 
 class SpecFacts(msgspec.Struct, array_like=True, frozen=True):
-    """What of a spec's text names other files: its source, as (package or '', path)."""
+    """What of a spec's text names other files: its source, as (package or '', path), and the data
+    sets that its variants are calibrated on, as JSON."""
 
     package: str
     path: str
+    samples: list[str]
 
 
 class KnownEntry(msgspec.Struct, array_like=True, frozen=True):

@@ -11,35 +11,44 @@ import importlib
 import json
 import os
 import resource
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engineforge.digest import Digest, document
 from engineforge.errors import EngineForgeError
 
+if TYPE_CHECKING:
+    from engineforge.samples.read import Samples
+
 # TensorRT recurses over chains of layers: 3,000 elementwise nodes overflow the usual 8 MB.
 _STACK_BYTES = 1 << 30
-_PARENT_IS_GONE = 3
-_WRITTEN = ("engine", "canonical", "bind")
+_BUG, _PARENT_IS_GONE = 1, 3
+# What fewer samples than this show is chance, of ranges and of accuracy.
+_FEWEST = 8
+_WRITTEN = ("engine", "canonical", "bind", "out", "scratch")
 
 
 def main() -> None:
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    for line in sys.stdin:
+    # Code that is not ours may read its input, and must not read ours.
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    for line in requests:
         request = json.loads(line)
         if request["op"] == "load":
             _load(request)
             continue
-        answer = _build_beside(request) if request["op"] == "build" else _answer(request)
+        alone = request["op"] in _ALONE
+        answer = _answer_beside(request, requests.fileno()) if alone else _answer(request)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
-        if request["op"] == "build":
-            # Not through TensorRT's destructors: the engine is written.
+        if alone:
+            # Not through the destructors of libraries: all files are written.
             os._exit(0)
 
 
@@ -97,8 +106,125 @@ def _build(request: Mapping[str, Any]) -> dict[str, Any]:
         Path(request["engine"]),
         Path(request["log"]),
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {**asdict(output), "peak_memory": peak}
+    return {**asdict(output), "peak_memory": _peak()}
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _type(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a model into the folder `out`; says how, and which shapes its samples had."""
+    from engineforge.samples.read import Samples
+    from engineforge.stages.precision.typed import make_typed
+    from engineforge.worker.wire import read_precision, read_tensors
+
+    precision = read_precision(request["precision"], request["data"])
+    samples = None
+    if (calibration := precision.calibration) is not None:
+        samples = Samples(
+            calibration.data,
+            Path(request["folder"]),
+            read_tensors(request["inputs"]),
+            samples=calibration.samples,
+            seed=calibration.seed,
+            files=[Path(each) for each in request["files"]],
+            fewest=_FEWEST if precision.quantizes else 1,
+            calibrating=precision.quantizes,
+        )
+    report = make_typed(
+        Path(request["model"]),
+        precision,
+        samples=samples,
+        out=Path(request["out"]),
+        scratch=Path(request["scratch"]),
+    )
+    return {**report, "shapes": samples.shapes() if samples else {}, "peak_memory": _peak()}
+
+
+def _samples(request: Mapping[str, Any]) -> Samples:
+    """What a typed model is compared with its source on."""
+    from engineforge.samples.read import Samples
+    from engineforge.worker.wire import read_data, read_tensors
+
+    return Samples(
+        read_data(request["data"]),
+        Path(request["folder"]),
+        read_tensors(request["inputs"]),
+        samples=request["samples"],
+        seed=request["seed"],
+        labels=request["labels"],
+        fewest=_FEWEST,
+        varied=True,
+        files=[Path(each) for each in request["files"]],
+    )
+
+
+def _prepared(request: Mapping[str, Any], opset_of: str) -> Path:
+    """The source with the names that its nodes have in the typed model, beside a copy of its
+    weights, as ONNX Runtime reads no links; with the opset of one of the two models."""
+    from engineforge.stages.precision.graph import opset_of as opset_in
+    from engineforge.stages.precision.prepare import prepare
+    from engineforge.stages.sources.onnx import read_model
+
+    folder = Path(request["scratch"]) / "prepared"
+    folder.mkdir()
+    opset = opset_in(read_model(Path(request[opset_of])))
+    return prepare(Path(request["source"]), opset=opset, out=folder)
+
+
+def _measure(request: Mapping[str, Any]) -> dict[str, Any]:
+    from engineforge.checks.accuracy import measure
+
+    # Not with another opset: raising it could change the source as it changed the typed model.
+    source = _prepared(request, "source")
+    converted = request["typed"] != request["source"]
+    found = measure(
+        source,
+        Path(request["typed"]) if converted else source,
+        _samples(request),
+        class_axis=request["class_axis"],
+        scratch=Path(request["scratch"]),
+    )
+    return _measured(request, found)
+
+
+def _sensitivity(request: Mapping[str, Any]) -> dict[str, Any]:
+    from engineforge.checks.pair import Pair
+    from engineforge.checks.sensitivity import ranked, sensitivity
+
+    pair = Pair(_prepared(request, "typed"), Path(request["typed"]), Path(request["scratch"]))
+    expected = pair.expected(_samples(request))
+    costs = [*sensitivity(pair, expected, class_axis=request["class_axis"])]
+    return _measured(request, {"samples": sum(1 for _ in expected), "layers": ranked(costs)})
+
+
+def _measured(request: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    from engineforge.worker.measured import MEASURED
+
+    text = json.dumps(found, indent=1, allow_nan=False)
+    (Path(request["out"]) / MEASURED).write_text(text + "\n", encoding="utf-8")
+    return {"peak_memory": _peak()}
+
+
+def _advise(request: Mapping[str, Any]) -> dict[str, Any]:
+    from engineforge.checks.diagnosis import diagnosis
+
+    lines = diagnosis(
+        _prepared(request, "typed"),
+        Path(request["typed"]),
+        _samples(request),
+        thresholds=request["thresholds"],
+        class_axis=request["class_axis"],
+        scratch=Path(request["scratch"]),
+    )
+    return {"lines": lines}
+
+
+def _patterns(request: Mapping[str, Any]) -> dict[str, Any]:
+    from engineforge.stages.precision import patterns
+
+    return document(patterns.look_up(Path(request["model"]), request["patterns"]))
 
 
 def _unknown_settings(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,8 +233,8 @@ def _unknown_settings(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"names": settings.unknown_settings(tensorrt.load(request["backend"]))}
 
 
-def _build_beside(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The build in a thread with a big stack, while this one watches for the parent's end."""
+def _answer_beside(request: Mapping[str, Any], parent: int) -> dict[str, Any]:
+    """The work in a thread with a big stack, while another watches for the parent's end."""
     # A child may have been started before it was known what for.
     os.chdir(Path(request["log"]).parent)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -119,13 +245,15 @@ def _build_beside(request: Mapping[str, Any]) -> dict[str, Any]:
     thread = threading.Thread(target=lambda: answer.append(_answer(request)))
     thread.start()
     threading.stack_size(0)
-    threading.Thread(target=_watch_parent, daemon=True).start()
+    threading.Thread(target=_watch, args=[parent], daemon=True).start()
     thread.join()
-    return answer[0] if answer else {"error": "the build ended without an answer", "hint": None}
+    if not answer:
+        os._exit(_BUG)  # the traceback is in the log, whose end the parent shows
+    return answer[0]
 
 
-def _watch_parent() -> None:
-    while os.read(0, 4096):
+def _watch(parent: int) -> None:
+    while os.read(parent, 4096):
         pass
     os._exit(_PARENT_IS_GONE)
 
@@ -133,9 +261,17 @@ def _watch_parent() -> None:
 _OPERATIONS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "inspect": _inspect,
     "import": _import,
+    "patterns": _patterns,
+    "type": _type,
     "build": _build,
+    "checks": _measure,
+    "sensitivity": _sensitivity,
+    "advise": _advise,
     "unknown-settings": _unknown_settings,
 }
+
+# Work that has a process to itself, and a log.
+_ALONE = frozenset({"type", "build", "checks", "sensitivity", "advise"})
 
 if __name__ == "__main__":
     main()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engineforge.digest import Digest
 
@@ -41,12 +43,30 @@ class Skipped:
     """Whether it is this host that cannot build it."""
 
 
-Outcome = Built | Reused | Failed | Skipped
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What was measured, which thresholds it misses, and what would mend that."""
+
+    entry: Digest
+    measured: Mapping[str, Any]
+    failures: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """What each layer of a variant alone costs."""
+
+    entry: Digest
+    measured: Mapping[str, Any]
+
+
+Outcome = Built | Reused | Checked | Ranked | Failed | Skipped
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A variant has reached a phase: importing, building, publishing."""
+    """A variant has reached a phase: importing, converting, building, publishing, measuring."""
 
     label: str
     phase: str
@@ -54,9 +74,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Another process builds the same key; `holder` is what it says of itself."""
+    """Another process carries out this stage for the same key; `holder` is what it says of
+    itself."""
 
     label: str
+    stage: str
     holder: str
 
 

@@ -7,9 +7,15 @@ from typing import Any
 
 from engineforge.digest import document
 from engineforge.spec.model import (
+    ArrayFiles,
+    Calibration,
+    DataSet,
+    ImageFolder,
     InputRange,
     ModelInterface,
+    Precision,
     Profile,
+    PythonFunction,
     ShapeRange,
     TensorInterface,
 )
@@ -32,6 +38,36 @@ def _range(raw: Mapping[str, Any]) -> ShapeRange:
     return ShapeRange(**{bound: tuple(dims) for bound, dims in raw.items()})
 
 
+_DATA_SETS: Mapping[str, type[DataSet]] = {
+    each.__name__: each for each in (ArrayFiles, ImageFolder, PythonFunction)
+}
+
+
+def write_data(data: DataSet) -> dict[str, object]:
+    return {"kind": type(data).__name__, **document(data)}
+
+
+def read_data(raw: Mapping[str, Any]) -> DataSet:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in raw.items()
+        if name != "kind"
+    }
+    return _DATA_SETS[raw["kind"]](**values)
+
+
+def read_precision(raw: Mapping[str, Any], data: Mapping[str, Any] | None) -> Precision:
+    """`data` is that of the calibration, as `write_data` wrote it."""
+    calibration = raw["calibration"]
+    if calibration is not None and data is not None:
+        calibration = Calibration(**{**calibration, "data": read_data(data)})
+    return Precision(**{**raw, "keep_fp32": tuple(raw["keep_fp32"]), "calibration": calibration})
+
+
+def read_tensors(raw: Sequence[Mapping[str, Any]]) -> tuple[TensorInterface, ...]:
+    return tuple(_tensor(each) for each in raw)
+
+
 def read_target(raw: Mapping[str, Any]) -> Target:
     return Target(
         **{
@@ -47,8 +83,8 @@ def read_interface(raw: Mapping[str, Any]) -> ModelInterface:
     return ModelInterface(
         **{
             **raw,
-            "inputs": tuple(_tensor(each) for each in raw["inputs"]),
-            "outputs": tuple(_tensor(each) for each in raw["outputs"]),
+            "inputs": read_tensors(raw["inputs"]),
+            "outputs": read_tensors(raw["outputs"]),
             "external": tuple(raw["external"]),
         }
     )

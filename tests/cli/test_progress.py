@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import subprocess
@@ -9,15 +10,17 @@ import sys
 
 import pytest
 
+from engineforge.cli.progress import progress
+from engineforge.worker.outcome import Event, Started, Waiting
 from tests.conftest import Forge
 
 
-def _on_a_terminal(forge: Forge, **environment: str) -> str:
-    """The bytes that a real terminal would get of a build."""
+def on_a_terminal(forge: Forge, *args: str, **environment: str) -> str:
+    """The bytes that a real terminal would get of a command, or of a build."""
     leader, follower = pty.openpty()
     plain = {k: v for k, v in os.environ.items() if k not in ("CI", "TERM", "NO_COLOR")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "engineforge", "build", "specs"],
+        [sys.executable, "-m", "engineforge", *(args or ("build", "specs"))],
         cwd=forge.root,
         stdin=follower,
         stdout=subprocess.DEVNULL,
@@ -40,7 +43,7 @@ def _on_a_terminal(forge: Forge, **environment: str) -> str:
 
 
 def test_a_terminal_sees_phase_and_elapsed_time(forge: Forge) -> None:
-    said = _on_a_terminal(forge)
+    said = on_a_terminal(forge)
     assert "building" in said
     assert "first time" in said
     assert "\x1b[" in said
@@ -48,11 +51,44 @@ def test_a_terminal_sees_phase_and_elapsed_time(forge: Forge) -> None:
 
 def test_the_variants_own_history_is_shown(built: Forge) -> None:
     built.edit("net", "max: [8, 3", "max: [9, 3")
-    assert "of about" in _on_a_terminal(built)
+    assert "of about" in on_a_terminal(built)
 
 
 @pytest.mark.parametrize("environment", [{"CI": "true"}, {"TERM": "dumb"}])
 def test_ci_and_dumb_terminals_get_plain_lines(forge: Forge, environment: dict[str, str]) -> None:
-    said = _on_a_terminal(forge, **environment)
+    said = on_a_terminal(forge, **environment)
     assert "\x1b" not in said
     assert "net/fp32@ada: building" in said
+
+
+def _lines(*events: Event) -> list[str]:
+    """What is written of these where nobody sits at a terminal."""
+    stream = io.StringIO()
+    with progress(stream, {}, {}) as tell:
+        for event in events:
+            tell(event)
+    return stream.getvalue().splitlines()
+
+
+def test_what_takes_long_has_a_line_when_it_begins() -> None:
+    phases = ("importing", "converting", "building", "publishing", "measuring")
+    assert _lines(*(Started("net/int8@ada", phase) for phase in phases)) == [
+        "net/int8@ada: converting",
+        "net/int8@ada: building",
+        "net/int8@ada: measuring",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "does"),
+    [
+        ("onnx", "imports the same model"),
+        ("typed", "converts the same model"),
+        ("engine", "builds the same engine"),
+        ("checks", "measures the same"),
+        ("sensitivity", "measures the same"),
+    ],
+)
+def test_who_waits_says_what_the_other_does(stage: str, does: str) -> None:
+    (line,) = _lines(Waiting("net/int8@ada", stage, "PID 7 on host"))
+    assert line == f"net/int8@ada: waiting for PID 7 on host, which {does}"

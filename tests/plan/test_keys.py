@@ -9,8 +9,27 @@ import pytest
 
 from engineforge.digest import Digest, digest_bytes, digest_value, document
 from engineforge.plan.explain import changes
-from engineforge.plan.keys import EngineKey, EngineRecipe, OnnxKey, PlanKey, recipe
-from engineforge.spec.model import Variant
+from engineforge.plan.keys import (
+    CalibrationRecipe,
+    CheckKey,
+    EngineKey,
+    EngineRecipe,
+    OnnxKey,
+    PlanKey,
+    SamplesRecipe,
+    TypedKey,
+    TypedRecipe,
+    reading,
+    recipe,
+)
+from engineforge.spec.model import (
+    ArrayFiles,
+    DataSet,
+    ImageFolder,
+    Precision,
+    PythonFunction,
+    Variant,
+)
 from tests.backends.test_options import target as classic_target
 
 _RECIPE = EngineRecipe(
@@ -21,6 +40,32 @@ _RECIPE = EngineRecipe(
 )
 _ONNX = OnnxKey(canonical=1, model=digest_bytes(b"model"), external=(digest_bytes(b"weights"),))
 _PLAN = PlanKey(onnx=_ONNX, engine=_RECIPE)
+_SAMPLES = SamplesRecipe(
+    files=digest_bytes(b"samples"), reading={"kind": "ArrayFiles"}, samples=256, seed=None
+)
+_CALIBRATION = CalibrationRecipe(data=_SAMPLES, method="max", percentile=None)
+_TYPED = TypedRecipe(
+    format=1,
+    precision="int8",
+    tool="onnxruntime",
+    versions={"onnxruntime": "1.31"},
+    keep_fp32=("/head/*",),
+    high_precision="fp16",
+    block_size=None,
+    sparsity=None,
+    keep_io_types=True,
+    calibration=_CALIBRATION,
+)
+_TYPED_KEY = TypedKey(model=digest_bytes(b"m"), external=(), recipe=_TYPED)
+_CHECK = CheckKey(
+    measuring=1,
+    versions={"onnxruntime": "1.31"},
+    source=(digest_bytes(b"m"),),
+    typed=(digest_bytes(b"t"),),
+    data=_SAMPLES,
+    labels="label",
+    class_axis=-1,
+)
 _ENGINE = EngineKey(model=digest_bytes(b"m"), external=(), recipe=_RECIPE)
 
 # One other value for each field of each key. A field without one fails the test below.
@@ -38,17 +83,59 @@ _OTHERS: dict[type, dict[str, object]] = {
         "external": (digest_bytes(b"other"),),
         "recipe": dataclasses.replace(_RECIPE, profiles=()),
     },
+    SamplesRecipe: {
+        "files": digest_bytes(b"other"),
+        "reading": {"kind": "ImageFolder"},
+        "samples": 255,
+        "seed": 0,
+    },
+    CalibrationRecipe: {
+        "data": dataclasses.replace(_SAMPLES, samples=None),
+        "method": "entropy",
+        "percentile": "99.9",
+    },
+    TypedRecipe: {
+        "format": 2,
+        "precision": "fp8",
+        "tool": "modelopt",
+        "versions": {"onnxruntime": "1.32"},
+        "keep_fp32": (),
+        "high_precision": "bf16",
+        "block_size": 64,
+        "sparsity": "2:4",
+        "keep_io_types": False,
+        "calibration": None,
+    },
+    TypedKey: {
+        "format": 2,
+        "model": digest_bytes(b"other"),
+        "external": (digest_bytes(b"other"),),
+        "recipe": dataclasses.replace(_TYPED, precision="fp16"),
+    },
+    CheckKey: {
+        "format": 2,
+        "measuring": 2,
+        "versions": {},
+        "source": (),
+        "typed": (),
+        "data": dataclasses.replace(_SAMPLES, samples=None),
+        "labels": None,
+        "class_axis": 1,
+    },
     PlanKey: {
         "format": 2,
         "onnx": dataclasses.replace(_ONNX, canonical=2),
-        "typed": {"precision": "fp16"},
+        "typed": _TYPED,
         "engine": dataclasses.replace(_RECIPE, profiles=()),
     },
 }
 
 
-@pytest.mark.parametrize("key", [_ONNX, _RECIPE, _ENGINE, _PLAN], ids=lambda k: type(k).__name__)
-def test_each_field_changes_the_digest(key: OnnxKey | EngineRecipe | EngineKey | PlanKey) -> None:
+_KEYS = [_ONNX, _SAMPLES, _CALIBRATION, _TYPED, _TYPED_KEY, _CHECK, _RECIPE, _ENGINE, _PLAN]
+
+
+@pytest.mark.parametrize("key", _KEYS, ids=lambda k: type(k).__name__)
+def test_each_field_changes_the_digest(key: Any) -> None:  # noqa: ANN401 - any of the keys
     digests = {digest_value(key)}
     for field in dataclasses.fields(key):
         other = _OTHERS[type(key)][field.name]
@@ -65,6 +152,12 @@ def test_the_world_is_not_rekeyed_by_accident() -> None:
     assert digest_value(_ENGINE) == Digest(
         "sha256:c625997467c692df8bb971444ff62fabd28fea676ea0688fb5ba917a81b64a57"
     )
+    assert digest_value(_TYPED_KEY) == Digest(
+        "sha256:712e877da869f07c24faa558cbfb34ed1cae784faaa90c7f39e48ba76d6f70fa"
+    )
+    assert digest_value(_CHECK) == Digest(
+        "sha256:df53b0e5a69854e04131b40d70461987f98cf2b66286e9f6e18810d41c66d844"
+    )
 
 
 def test_explaining_names_exactly_the_leaf_that_changed() -> None:
@@ -77,8 +170,34 @@ def test_explaining_names_exactly_the_leaf_that_changed() -> None:
 
 def test_explaining_names_files_rather_than_digests() -> None:
     other = dataclasses.replace(_PLAN, onnx=dataclasses.replace(_ONNX, model=digest_bytes(b"n")))
-    (change,) = changes(document(_PLAN), document(other), ("net.onnx", "weights.bin"))
+    (change,) = changes(document(_PLAN), document(other), {"onnx.model": "model 'net.onnx'"})
     assert str(change).startswith("model 'net.onnx' changed (")
+
+
+def test_a_precision_that_was_not_there_is_explained_leaf_by_leaf() -> None:
+    found = changes(document(_PLAN), document(dataclasses.replace(_PLAN, typed=_TYPED)))
+    said = [str(change) for change in found]
+    assert "precision none → int8" in said
+    assert "calibration.method none → max" in said
+    assert all("none → none" not in each for each in said)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (ArrayFiles(path="a.npz"), ArrayFiles(path="b/c.npz")),
+        (ImageFolder(path="a"), ImageFolder(path="b")),
+        (PythonFunction(function="a:f", files=("x",)), PythonFunction(function="b.c:f")),
+    ],
+    ids=lambda data: type(data).__name__,
+)
+def test_where_samples_are_is_in_no_key(one: DataSet, other: DataSet) -> None:
+    assert reading(one) == reading(other)
+
+
+def test_how_samples_are_read_is_in_the_key() -> None:
+    assert reading(ImageFolder(path="a")) != reading(ImageFolder(path="a", divide="1"))
+    assert reading(PythonFunction(function="a:f")) != reading(PythonFunction(function="a:g"))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +212,9 @@ def test_a_hardware_compatible_engine_is_not_tied_to_one_gpu(
     level: str, identity: list[str]
 ) -> None:
     target = classic_target("tensorrt", "10.13.3.9")
-    variant = Variant(spec="s", name="v", precision="fp32", profiles=(), builder={}, target=target)
+    variant = Variant(
+        spec="s", name="v", precision=Precision(name="fp32"), profiles=(), builder={}, target=target
+    )
     found = recipe(variant, {"hardware_compatibility": level}).target
     assert sorted(found) == identity
     if level == "same_compute_capability":

@@ -18,9 +18,9 @@ def test_a_misspelt_key_hides_no_other_problem(forge: Forge) -> None:
 
 
 def test_a_wrong_value_hides_no_other_problem(forge: Forge) -> None:
-    forge.spec("net", SPEC.replace("fp32}", "fp16}").replace("max: [8, 3", "max: [8, 4"))
+    forge.spec("net", SPEC.replace("fp32}", "half}").replace("max: [8, 3", "max: [8, 4"))
     said = forge.run("check", "specs").err
-    assert "found 'fp16'" in said
+    assert "found 'half'" in said
     assert "is fixed by the model: expected 3, found 3 <= 3 <= 4" in said
 
 

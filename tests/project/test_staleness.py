@@ -109,7 +109,7 @@ def test_an_export_that_differs_in_documentation_only_rebuilds_no_engine(built: 
     assert built.changes() == {"fp32@ada": ["model 'net.onnx'"]}
     result = built.build()
     assert result.outcomes() == {"fp32@ada": "reused"}
-    assert "nothing that an engine depends on has changed" in result.json["variants"][0]["why"]
+    assert "nothing that it depends on has changed" in result.json["variants"][0]["why"]
     assert built.build().json["effort"]["files_hashed"] == 0
 
 

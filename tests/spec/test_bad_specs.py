@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
@@ -40,6 +41,7 @@ def project(forge: Forge) -> Forge:
     _half(models / "half.onnx")
     _shape_tensor(models / "reshape.onnx")
     (models / "text.onnx").write_text("no model")
+    np.savez(forge.specs / "data.npz", image=np.zeros((8, 3, 16, 16), np.float32))
     convnet(models / "orphan.onnx", external="weights.bin")
     (models / "weights.bin").unlink()
     return forge

@@ -112,7 +112,7 @@ def test_a_model_is_a_file_or_a_file_in_a_package(text: str, source: object) -> 
 
 def test_precision_is_that_of_the_model_unless_said() -> None:
     found = cells("targets: [rtx]\nvariants: {a: {}, b: {precision: fp32}}\n")
-    assert [cell.variant.precision for cell in found.values()] == ["source", "fp32"]
+    assert [cell.variant.precision.name for cell in found.values()] == ["source", "fp32"]
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_variant_overrides_defaults(key: str) -> None:
     own = {"precision": "source", "targets": "[classic]", "inputs": "{x: [7]}"}[key]
     defaults = "precision: fp32, targets: [rtx], inputs: {x: [1]}"
     (cell,) = spec(f"defaults: {{{defaults}}}\nvariants: {{a: {{{key}: {own}}}}}\n").cells
-    found = (cell.variant.precision, cell.variant.target.name, cell.variant.profiles[0]["x"])
+    found = (cell.variant.precision.name, cell.variant.target.name, cell.variant.profiles[0]["x"])
     expected = {"precision": "fp32", "targets": "rtx", "inputs": fixed(1)}
     changed = {"precision": "source", "targets": "classic", "inputs": fixed(7)}
     assert found == tuple({**expected, key: changed[key]}.values())

@@ -39,7 +39,7 @@ def _filled(root: Path) -> bytes:
     (root.parent / "source").write_text("text")
     index.digest(root.parent / "source")
     index.know_history("net/fp32@ada", "a" * 64, 1.5)
-    index.know_planned("f", PlannedSpec(["fp32"], ["ada"], ["d" * 64], [""], "host"))
+    index.know_planned("f", PlannedSpec(["fp32"], ["ada"], ["d" * 64], [""], [["engine"]], "host"))
     _save(index, root)
     return (root / "index").read_bytes()
 
@@ -54,7 +54,9 @@ def test_what_is_saved_is_known_to_the_next(root: Path) -> None:
     index = Index(root)
     index.digest(root.parent / "source")
     assert index.files_hashed == 0
-    assert index.planned("f") == PlannedSpec(["fp32"], ["ada"], ["d" * 64], [""], "host")
+    assert index.planned("f") == PlannedSpec(
+        ["fp32"], ["ada"], ["d" * 64], [""], [["engine"]], "host"
+    )
 
 
 def test_truncated_at_any_byte_it_is_dropped(root: Path) -> None:

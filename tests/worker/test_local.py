@@ -92,7 +92,7 @@ def test_a_source_that_changes_under_its_build_fails_it_and_nothing_is_recorded(
     (outcome,) = _run(forge, _when(phase, lambda: change(forge)))
     assert outcome == Failed(
         stage="onnx",
-        error="'net.onnx' changed, or was touched, while it was being built; run again",
+        error="'net.onnx' changed, or was touched, while it was being read; run again",
     )
     assert forge.engines() == []
     assert list(forge.cache.glob("plans-v1/*/*")) == []
@@ -110,7 +110,7 @@ def test_external_data_that_changes_under_its_build_fails_it(forge: Forge) -> No
 
     (outcome,) = _run(forge, _when("building", change))
     assert isinstance(outcome, Failed)
-    assert "'weights.bin' changed, or was touched, while it was being built" in outcome.error
+    assert "'weights.bin' changed, or was touched, while it was being read" in outcome.error
     assert forge.engines() == []
 
 
@@ -145,7 +145,7 @@ def test_a_change_of_the_file_that_another_variant_was_imported_from_fails_it(
     first, second = _run(forge, observe, keep_going=True)
     assert isinstance(first, Built)
     assert isinstance(second, Failed)
-    assert "'net.onnx' changed, or was touched, while it was being built" in second.error
+    assert "'net.onnx' changed, or was touched, while it was being read" in second.error
 
 
 def test_after_a_change_under_the_build_the_next_run_builds_the_new_source(forge: Forge) -> None:

@@ -1,0 +1,64 @@
+"""`engineforge sensitivity`: what each lowered layer of a variant alone costs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from engineforge.cli import world
+from engineforge.cli.build import exit_code
+from engineforge.cli.check import measure
+from engineforge.errors import SpecError, UsageError
+from engineforge.report.plot import can_be_plotted
+from engineforge.worker.outcome import Ranked
+
+
+def run(args: argparse.Namespace) -> int:
+    specs = world.paths(args)
+    if args.plot:
+        can_be_plotted(Path(args.plot))
+    with world.project(args, specs) as project:
+        plan = project.plan(specs, world.selection(args), checks=True)
+        if plan.problems and not args.keep_going:
+            raise SpecError(plan.problems)
+        if not args.json:
+            world.say_notes(plan.notes)
+        world.say_problems(plan.problems)
+        # One target stands for all: a converted model is the same for each.
+        converted = {
+            (each.spec, each.variant): each
+            for each in reversed(plan.variants)
+            if each.job is not None
+            and each.job.key.typed is not None
+            and each.job.variant.accuracy is not None
+        }
+        plan.variants = [*reversed(converted.values())]
+        if not plan.variants:
+            raise UsageError(
+                "no variant of these is both converted and checked",
+                hint="it takes a lower precision, and an accuracy check for its data",
+            )
+        if args.plot and len(plan.variants) > 1:
+            names = ", ".join(each.variant for each in plan.variants)
+            raise UsageError(
+                f"--plot draws one variant, and these are {len(plan.variants)}",
+                hint=f"choose one with --variant: {names}",
+            )
+        outcomes = measure(args, project, plan, "sensitivity")
+    from engineforge.report import accuracy, data
+
+    if args.json:
+        world.print_json(data.build(plan, outcomes))
+    else:
+        for line in accuracy.sensitivity_lines(plan, outcomes):
+            print(line)
+        sys.stdout.flush()
+        for line in accuracy.failure_lines(plan, outcomes):
+            world.say(line)
+    found = [each for each in outcomes if isinstance(each, Ranked)]
+    if args.plot and found:
+        from engineforge.report.plot import plot_sensitivity
+
+        plot_sensitivity(found[0].measured, plan.variants[0].label, Path(args.plot))
+    return exit_code(plan, outcomes)

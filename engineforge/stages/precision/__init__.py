@@ -1,0 +1,1 @@
+"""The `typed` stage: a model pruned, cast and quantized, as its graph."""

@@ -1,0 +1,100 @@
+"""Entries that are there, or are made once: by this run, or by a process that is waited for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from engineforge.digest import digest_value, document
+from engineforge.errors import StoreCorrupt
+from engineforge.store.index import Index, folder_stats
+from engineforge.store.local import Entry, LocalStore, Session
+from engineforge.store.manifest import StoredFile
+from engineforge.store.trust import whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What making an entry left: digests of files that were hashed on the way, and the record."""
+
+    record: Mapping[str, object]
+    digests: Mapping[str, StoredFile] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Obtained:
+    """`why` says how an entry came to be there; None where it has just been made."""
+
+    entry: Entry
+    why: str | None
+
+
+class Entries:
+    """What the stages of a run obtain; for all its threads."""
+
+    def __init__(
+        self, store: LocalStore, session: Session, index: Index, now: Callable[[], datetime]
+    ) -> None:
+        self._store, self._session, self._index, self._now = store, session, index, now
+        self._making: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def obtain(
+        self,
+        stage: str,
+        key: object,
+        make: Callable[[Path], Made],
+        waiting: Callable[[str], None] = lambda _: None,
+    ) -> Obtained:
+        """The entry of a key, made in a staged folder by `make` where it is not there whole.
+
+        `waiting` is told which process is waited for, again and again; what it raises ends that.
+        """
+        key_document = document(key)
+        digest = digest_value(key_document)
+        if (entry := whole(self._store, self._index, stage, digest)) is not None:
+            return Obtained(entry, "nothing that it depends on has changed")
+        waited: list[str] = []
+
+        def told(holder: str) -> None:
+            waited.append(holder)
+            waiting(holder)
+
+        since = self._now().isoformat(timespec="seconds")
+        with (
+            self._one_of_this_run(f"{stage}/{digest}"),
+            self._session.building(stage, digest, since, told),
+        ):
+            if (entry := whole(self._store, self._index, stage, digest)) is not None:
+                by = waited[-1] if waited else "another variant of this run"
+                return Obtained(entry, f"built by {by}")
+            with self._session.staged() as staged:
+                made = make(staged)
+                return Obtained(self._publish(staged, stage, key_document, made), None)
+
+    def _one_of_this_run(self, name: str) -> threading.Lock:
+        with self._lock:
+            return self._making.setdefault(name, threading.Lock())
+
+    def _publish(
+        self, staged: Path, stage: str, key_document: Mapping[str, object], made: Made
+    ) -> Entry:
+        """The entry of this key: this one, or a sound one that another process was first with."""
+        entry, ours = self._store.publish(
+            staged,
+            stage=stage,
+            key_document=key_document,
+            digests=made.digests,
+            record=made.record,
+        )
+        key = entry.manifest.key
+        if ours:
+            self._index.know_entry(stage, key.hex, folder_stats(entry.path))
+            return entry
+        first = whole(self._store, self._index, stage, key)
+        if first is None:
+            raise StoreCorrupt(f"the {stage} entry {key.short} was published broken; run again")
+        return first

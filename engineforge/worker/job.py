@@ -1,0 +1,78 @@
+"""One variant that is to be built or checked, with all that its stages need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engineforge.digest import Digest
+from engineforge.plan.keys import PlanKey, SamplesRecipe
+from engineforge.spec.model import ModelInterface, Profile, ShapeRange, Variant
+from engineforge.store.index import Stat
+
+Files = Mapping[Path, tuple[Digest, Stat]]
+"""Files with their digests, and the stats that they had when they were hashed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """`builder` has plugins as paths; `source` are the files of the model, `calibrated_on` those of
+    the calibration data and `checked_on` those of the accuracy check's, in their order. Data sets
+    are relative to `folder`."""
+
+    variant: Variant
+    key: PlanKey
+    builder: Mapping[str, object]
+    model: Path
+    external: Mapping[str, Digest]
+    interface: ModelInterface
+    source: Files
+    calibrated_on: Files
+    folder: Path
+    check: SamplesRecipe | None = None
+    checked_on: Files
+
+
+class ToolMissing(Exception):
+    """This host lacks what a stage needs; the message says what, and how to get it."""
+
+
+class StageFailed(Exception):
+    """A stage of a job could not be carried out; `log` is the end of what was said on the way."""
+
+    def __init__(self, stage: str, error: str, log: tuple[str, ...] = ()) -> None:
+        super().__init__(error)
+        self.stage, self.error, self.log = stage, error, log
+
+
+def outside_profiles(shapes: Mapping[str, Any], profiles: Sequence[Profile]) -> str | None:
+    """What to say of the first sample whose shape no profile takes, if there is one.
+
+    `shapes` are those that samples had, by input, each with the place of the first one. The batch
+    is left out: samples are fed one by one, whatever an engine takes at once.
+    """
+    for name, found in shapes.items():
+        ranges = [
+            given.shape
+            for profile in profiles
+            if (given := profile.get(name)) is not None and given.shape is not None
+        ]
+        for dims, place in found if len(ranges) == len(profiles) and ranges else ():
+            shape = tuple(dims)
+            if not any(_inside(shape, bounds) for bounds in ranges):
+                taken = " or ".join(f"{list(b.min)} to {list(b.max)}" for b in ranges)
+                return (
+                    f"{place}: input '{name}' has shape {list(shape)}, outside the "
+                    f"profiles of this variant: {taken}\n"
+                    "hint: calibrate on what the engine will see, or widen the profile"
+                )
+    return None
+
+
+def _inside(shape: tuple[int, ...], bounds: ShapeRange) -> bool:
+    return all(
+        low <= size <= high
+        for low, size, high in zip(bounds.min[1:], shape[1:], bounds.max[1:], strict=True)
+    )
