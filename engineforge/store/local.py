@@ -250,8 +250,12 @@ class LocalStore:
         for path in (self.root / "staging").iterdir():
             if path.suffix == ".lock":
                 if (handle := files.try_lock(path)) is not None:
-                    files.remove_folder(path.with_suffix(""))
-                    path.unlink(missing_ok=True)
+                    folder = path.with_suffix("")
+                    files.remove_folder(folder)
+                    # A child that outlives its process for a moment may still write there: then
+                    # the lock stays, as the name by which the next session finds the folder.
+                    if not folder.exists():
+                        path.unlink(missing_ok=True)
                     os.close(handle)
             elif not path.is_dir():
                 files.remove_old(path, now - _HALF_WRITTEN_SECONDS)

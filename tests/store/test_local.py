@@ -86,6 +86,23 @@ def test_an_entry_that_cannot_be_moved_away_is_never_taken_for_the_new_one(
         _publish(store, "second")
 
 
+def test_what_a_sweep_could_not_remove_is_found_by_the_next(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create()
+    left = store.root / "staging" / "host-1-abc"
+    left.mkdir()
+    left.with_name("host-1-abc.lock").touch()
+    # As when a child that outlives its process writes into the folder while it is removed.
+    monkeypatch.setattr("engineforge.store.files.remove_folder", lambda _: None)
+    with store.session():
+        assert left.exists()
+    monkeypatch.undo()
+    with store.session():
+        assert not left.exists()
+    assert not left.with_name("host-1-abc.lock").exists()
+
+
 def test_a_session_leaves_no_staging_behind(store: LocalStore) -> None:
     _publish(store)
     assert list((store.root / "staging").iterdir()) == []
