@@ -13,6 +13,7 @@ import pytest
 from engineforge.cli.progress import progress
 from engineforge.worker.outcome import Event, Started, Waiting
 from tests.conftest import Forge
+from tests.models import elementwise
 
 
 def on_a_terminal(forge: Forge, *args: str, **environment: str) -> str:
@@ -42,7 +43,13 @@ def on_a_terminal(forge: Forge, *args: str, **environment: str) -> str:
     return said.decode()
 
 
+def _slow(forge: Forge) -> None:
+    """A model that builds for more than half a second: a live table is drawn eight times in one."""
+    elementwise(forge.model, inputs=[("image", ["n", 3, 16, 16])], length=1200)
+
+
 def test_a_terminal_sees_phase_and_elapsed_time(forge: Forge) -> None:
+    _slow(forge)
     said = on_a_terminal(forge)
     assert "building" in said
     assert "first time" in said
@@ -50,6 +57,7 @@ def test_a_terminal_sees_phase_and_elapsed_time(forge: Forge) -> None:
 
 
 def test_the_variants_own_history_is_shown(built: Forge) -> None:
+    _slow(built)
     built.edit("net", "max: [8, 3", "max: [9, 3")
     assert "of about" in on_a_terminal(built)
 
