@@ -22,12 +22,13 @@ ROOMS = {
     "samples": 5,
     "stages": 6,
     "backends": 6,
-    "checks": 7,
-    "worker": 8,
-    "project": 9,
-    "report": 10,
-    "cli": 11,
-    "__main__": 12,
+    "runtime": 7,
+    "checks": 8,
+    "worker": 9,
+    "project": 10,
+    "report": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 # Heavy or peculiar modules, and the only files, or folders, that may name them.
 ONLY_IN = {
@@ -56,6 +57,8 @@ ONLY_IN = {
     "packaging": ["backends/options.py"],
     "PIL": ["samples/images.py"],
     "subprocess": ["worker/process.py", "cli/world.py"],
+    "pynvml": ["backends/gpu.py"],
+    "cuda": ["backends/gpu.py", "runtime/cuda.py"],
     "tensorrt": [],
     "tensorrt_rtx": [],
 }

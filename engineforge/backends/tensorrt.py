@@ -8,39 +8,20 @@ in `FLAVOURS` and in options.py.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 import re
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from engineforge.backends import BuildError, BuildOutput, BuildRequest
+from engineforge.backends.library import load, loaded_version, make_logger
 from engineforge.backends.options import OPTIONS
 from engineforge.backends.settings import Settings, inputs_of
 from engineforge.spec.model import Profile
 
-
-@dataclass(frozen=True, slots=True)
-class Flavour:
-    module: str
-    library: str
-    timing_cache: str
-
-
-FLAVOURS: Mapping[str, Flavour] = {
-    "tensorrt_rtx": Flavour(
-        module="tensorrt_rtx",
-        library="libtensorrt_rtx.so",
-        timing_cache="none: TensorRT-RTX has no timing caches",
-    ),
-}
-
-_MAX_WARNINGS = 50
 _NO_DRIVER = "CUDA driver version is insufficient"
 _HINTS = (
     (
@@ -57,42 +38,14 @@ _HINTS = (
 )
 
 
-def load(backend: str) -> ModuleType:
-    """Import a flavour's module, and with it the library."""
-    return importlib.import_module(FLAVOURS[backend].module)
-
-
 def build(request: BuildRequest, engine: Path, log: Path) -> BuildOutput:
     """Parse, configure, build and write `engine`, fsynced; BuildError with TensorRT's own words.
 
     Needs a thread with a big stack: TensorRT recurses over chains of layers.
     """
-    flavour = FLAVOURS[request.target.toolchain.backend]
     trt = load(request.target.toolchain.backend)
     with log.open("a", encoding="utf-8", buffering=1) as file:
-        return _Build(trt, request, _logger(trt, file)).run(engine, flavour)
-
-
-def _logger(trt: ModuleType, file: Any) -> Any:  # noqa: ANN401 - a class of an untyped module
-    verbose = trt.ILogger.Severity.VERBOSE
-
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-            self.warnings: dict[str, None] = {}
-
-        def log(self, severity: object, message: str) -> None:
-            if severity == verbose:  # thousands of them, one for each step
-                return
-            name = getattr(severity, "name", str(severity))
-            file.write(f"[{name}] {message}\n")
-            if name in ("INTERNAL_ERROR", "ERROR"):
-                self.errors.append(message)
-            elif name == "WARNING" and len(self.warnings) < _MAX_WARNINGS:
-                self.warnings[message] = None
-
-    return Logger()
+        return _Build(trt, request, make_logger(trt, file)).run(engine)
 
 
 class _Build:
@@ -101,6 +54,7 @@ class _Build:
     def __init__(self, trt: ModuleType, request: BuildRequest, logger: Any) -> None:  # noqa: ANN401
         self.trt: Any = trt
         self.request = request
+        self._backend = request.target.toolchain.backend
         self.logger = logger
         self.builder = self._made(trt.Builder(logger), "no builder")
         typed = int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -109,8 +63,8 @@ class _Build:
         self.parser = trt.OnnxParser(self.network, logger)
         self._settings = Settings(trt, config=self.config, network=self.network, parser=self.parser)
 
-    def run(self, engine: Path, flavour: Flavour) -> BuildOutput:
-        toolchain = self._toolchain(flavour)
+    def run(self, engine: Path) -> BuildOutput:
+        toolchain = self._toolchain()
         started = time.monotonic()
         self._configure(parser=True)
         self._parse()
@@ -132,7 +86,7 @@ class _Build:
             parse_seconds=parsed - started,
             build_seconds=time.monotonic() - parsed,
             toolchain=toolchain,
-            timing_cache=flavour.timing_cache,
+            timing_cache="none: TensorRT-RTX has no timing caches",
             warnings=list(self.logger.warnings),
         )
 
@@ -155,10 +109,10 @@ class _Build:
         if self.logger.errors:
             raise BuildError(f"TensorRT logged an error {when}:{self._said()}")
 
-    def _toolchain(self, flavour: Flavour) -> dict[str, str]:
+    def _toolchain(self) -> dict[str, str]:
         """The versions of what was really loaded; BuildError where they are not the target's."""
         wanted = self.request.target.toolchain.version
-        found = {"version": str(self.trt.__version__), "library": _library_version(flavour)}
+        found = {"version": str(self.trt.__version__), "library": loaded_version(self._backend)}
         for what, version in found.items():
             if version != wanted:
                 raise BuildError(f"the target pins {wanted}, and the {what} loaded is {version}")
@@ -291,16 +245,3 @@ def _parser_error(error: Any) -> str:  # noqa: ANN401 - the parser's own class
         name = f"'{error.node_name()}'" if error.node_name() else str(error.node())
         where = f"node {name} (operator {error.node_operator()}): "
     return f"{where}{error.desc()} [{error.code().name}]"
-
-
-def _library_version(flavour: Flavour) -> str:
-    """The version that the loaded shared library itself gives, not that of the Python bindings."""
-    import ctypes
-
-    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
-    found = re.search(rf"\S*/{re.escape(flavour.library)}\S*", maps)
-    if found is None:
-        raise BuildError(f"'{flavour.library}' is not loaded, though '{flavour.module}' is")
-    library = ctypes.CDLL(found[0])
-    parts = ("Major", "Minor", "Patch", "Build")
-    return ".".join(str(getattr(library, f"getInferLib{part}Version")()) for part in parts)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 
 from engineforge.cli import world
 from engineforge.errors import SpecError
@@ -41,32 +42,35 @@ def measure(args: argparse.Namespace, project: Project, plan: Plan, stage: str) 
     from engineforge.cli.build import conditions
     from engineforge.cli.progress import progress
 
-    # One target stands for all: Project.check runs the last one.
-    run = {
-        (each.spec, each.variant): each.label
-        for each in plan.variants
-        if each.job is not None and each.job.variant.accuracy is not None
-    }
-    expected = dict.fromkeys(run.values())
+    expected = dict.fromkeys(each.label for each in plan.checked.values())
     with progress(sys.stderr, os.environ, expected) as observe:
         about = world.about(project.root)
         return project.check(plan, conditions(args, about, observe), stage)
 
 
-def _accuracy(args: argparse.Namespace, project: Project, plan: Plan) -> int:
+def say_outcomes(
+    args: argparse.Namespace, plan: Plan, outcomes: list[Outcome], lines: Iterable[str]
+) -> int:
+    """Print what was measured, as JSON or as these lines, and why what failed did; exit code."""
     from engineforge.cli.build import exit_code
     from engineforge.report import accuracy, data
 
-    if not args.json:
-        world.say_notes(plan.notes)
-    world.say_problems(plan.problems)
-    outcomes = measure(args, project, plan, "checks")
     if args.json:
         world.print_json(data.build(plan, outcomes))
     else:
-        for line in accuracy.check_lines(plan, outcomes):
+        for line in lines:
             print(line)
         sys.stdout.flush()
         for line in accuracy.failure_lines(plan, outcomes):
             world.say(line)
     return exit_code(plan, outcomes)
+
+
+def _accuracy(args: argparse.Namespace, project: Project, plan: Plan) -> int:
+    from engineforge.report import accuracy
+
+    if not args.json:
+        world.say_notes(plan.notes)
+    world.say_problems(plan.problems)
+    outcomes = measure(args, project, plan, "checks")
+    return say_outcomes(args, plan, outcomes, accuracy.check_lines(plan, outcomes))

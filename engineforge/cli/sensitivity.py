@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from engineforge.cli import world
-from engineforge.cli.build import exit_code
-from engineforge.cli.check import measure
+from engineforge.cli.check import measure, say_outcomes
 from engineforge.errors import SpecError, UsageError
 from engineforge.report.plot import can_be_plotted
 from engineforge.worker.outcome import Ranked
@@ -25,15 +23,11 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             world.say_notes(plan.notes)
         world.say_problems(plan.problems)
-        # One target stands for all: a converted model is the same for each.
-        converted = {
-            (each.spec, each.variant): each
-            for each in reversed(plan.variants)
-            if each.job is not None
-            and each.job.key.typed is not None
-            and each.job.variant.accuracy is not None
-        }
-        plan.variants = [*reversed(converted.values())]
+        plan.variants = [
+            each
+            for each in plan.checked.values()
+            if each.job is not None and each.job.key.typed is not None
+        ]
         if not plan.variants:
             raise UsageError(
                 "no variant of these is both converted and checked",
@@ -46,19 +40,12 @@ def run(args: argparse.Namespace) -> int:
                 hint=f"choose one with --variant: {names}",
             )
         outcomes = measure(args, project, plan, "sensitivity")
-    from engineforge.report import accuracy, data
+    from engineforge.report import accuracy
 
-    if args.json:
-        world.print_json(data.build(plan, outcomes))
-    else:
-        for line in accuracy.sensitivity_lines(plan, outcomes):
-            print(line)
-        sys.stdout.flush()
-        for line in accuracy.failure_lines(plan, outcomes):
-            world.say(line)
+    code = say_outcomes(args, plan, outcomes, accuracy.sensitivity_lines(plan, outcomes))
     found = [each for each in outcomes if isinstance(each, Ranked)]
     if args.plot and found:
         from engineforge.report.plot import plot_sensitivity
 
         plot_sensitivity(found[0].measured, plan.variants[0].label, Path(args.plot))
-    return exit_code(plan, outcomes)
+    return code

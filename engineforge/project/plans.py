@@ -69,3 +69,13 @@ class Plan:
     @property
     def stale(self) -> list[PlannedVariant]:
         return [each for each in self.variants if isinstance(each.state, Stale)]
+
+    @property
+    def checked(self) -> dict[tuple[str, str], PlannedVariant]:
+        """Those with an accuracy check, one for each spec and variant: what is compared is the
+        same for every target, so the first one stands for all."""
+        found: dict[tuple[str, str], PlannedVariant] = {}
+        for each in self.variants:
+            if each.job is not None and each.job.variant.accuracy is not None:
+                found.setdefault((each.spec, each.variant), each)
+        return found

@@ -146,12 +146,7 @@ class Project:
 
         if (why := tools.missing("onnxruntime")) is not None:
             raise HostUnfit(f"accuracy is measured with ONNX Runtime: {why}")
-        # What is compared is the same for every target.
-        jobs = {
-            (each.spec, each.variant): each.job
-            for each in plan.variants
-            if each.job is not None and each.job.variant.accuracy is not None
-        }
+        jobs = {each: found.job for each, found in plan.checked.items() if found.job is not None}
         with self._worker(conditions) as worker:
             done = dict(zip(jobs, worker.check(list(jobs.values()), stage), strict=True))
         none = Skipped(why="its spec has no accuracy check")

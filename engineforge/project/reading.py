@@ -115,7 +115,7 @@ class Reader:
             return []
         plan.notes += dict.fromkeys([*_notes(spec, interface), *made.notes])
         variants = [self._planned(job) for job in jobs]
-        # What is remembered knows of the model's files only.
+        # What is remembered knows of no plugin library's digest.
         plugins = any(map(has_plugins, spec.cells))
         if not self._versions and not plugins and text and self._targets_text:
             remember(
@@ -168,7 +168,7 @@ class Reader:
         with ThreadPoolExecutor(1) as beside:
             asked = None
             if not self._index.knows(model):
-                # Files here while the importer looks at it: most likely it is new.
+                # Hashed here while the importer looks at it: most likely it is new.
                 asked = beside.submit(self._inspect, model)
             hashed, interface = model_files(self._index, model)
             if interface is None or not self._index.is_inspected(_together(hashed)):

@@ -57,7 +57,7 @@ def _load(request: Mapping[str, Any]) -> None:
     with contextlib.suppress(ImportError, OSError):
         importlib.import_module(request["module"])
         if "backend" in request:
-            importlib.import_module("engineforge.backends.tensorrt").load(request["backend"])
+            importlib.import_module("engineforge.backends.library").load(request["backend"])
 
 
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,9 +228,9 @@ def _patterns(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unknown_settings(request: Mapping[str, Any]) -> dict[str, Any]:
-    from engineforge.backends import settings, tensorrt
+    from engineforge.backends import library, settings
 
-    return {"names": settings.unknown_settings(tensorrt.load(request["backend"]))}
+    return {"names": settings.unknown_settings(library.load(request["backend"]))}
 
 
 def _answer_beside(request: Mapping[str, Any], parent: int) -> dict[str, Any]:

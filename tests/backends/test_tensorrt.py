@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
-from engineforge.backends import tensorrt
+from engineforge.backends import library
 from engineforge.backends.settings import unknown_settings
 from tests.conftest import SPEC, Forge
 from tests.models import convnet, elementwise, save
@@ -59,7 +59,7 @@ def test_each_option_that_it_honours_is_set_read_back_and_kept_in_the_manifest(
 
 
 def test_the_table_knows_every_setting_of_the_installed_version() -> None:
-    assert unknown_settings(tensorrt.load("tensorrt_rtx")) == []
+    assert unknown_settings(library.load("tensorrt_rtx")) == []
 
 
 def test_every_option_that_rtx_honours_is_tried_here() -> None:
