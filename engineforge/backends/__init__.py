@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engineforge.errors import EngineForgeError
 from engineforge.spec.model import Profile
+from engineforge.store.timings import Timings
 from engineforge.target import Target
 
 
@@ -19,12 +20,19 @@ class BuildError(EngineForgeError):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
     """All that one build needs: `model` is an ONNX file that loads where it stands, `builder` has
-    every option that the target honours."""
+    every option that the target honours.
+
+    `timings` is a timing cache to begin with, `shared_timings` one to begin with and to add to, and
+    into `timings_out` goes what the build ends with.
+    """
 
     model: Path
     profiles: Sequence[Profile]
     builder: Mapping[str, object]
     target: Target
+    timings: Path | None = None
+    shared_timings: Timings | None = None
+    timings_out: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,5 +47,6 @@ class BuildOutput:
     parse_seconds: float
     build_seconds: float
     toolchain: Mapping[str, str]
-    timing_cache: str
+    typing: Mapping[str, object]
+    timing_cache: Mapping[str, object]
     warnings: Sequence[str]

@@ -45,6 +45,17 @@ def load(backend: str) -> ModuleType:
     return importlib.import_module(FLAVOURS[backend].module)
 
 
+def generation(trt: ModuleType) -> int:
+    """The major version whose API a module has; TensorRT-RTX 1 has that of TensorRT 11.
+
+    8 has weak typing only, serializes into memory, and neither tells what a timing cache holds nor
+    which node did not parse; 10 and 11 differ in options only.
+    """
+    if trt.__name__ == FLAVOURS["tensorrt_rtx"].module:
+        return 11
+    return int(str(trt.__version__).partition(".")[0])
+
+
 def loaded_version(backend: str) -> str:
     """The version that the loaded shared library itself gives, not that of the Python bindings:
     four numbers, or the three that TensorRT 8 knows of itself."""

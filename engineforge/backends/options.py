@@ -165,6 +165,17 @@ _PREVIEWS: Mapping[str, Mapping[str, str]] = {
 }
 
 
+# What a strongly typed network has no use for: TensorRT 10 has them, for weakly typed ones.
+_WEAK = frozenset(
+    [
+        "layer_output_types",
+        "layer_precisions",
+        "obey_precision_constraints",
+        "prefer_precision_constraints",
+    ]
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An option that a target does not have, or ignores."""
@@ -203,6 +214,12 @@ def refusals(asked: Mapping[str, object], target: Target) -> list[Refusal]:
             why = option.why_not_rtx if rtx and option.tensorrt_rtx is None else "does not have it"
             message = f"target '{target.name}': {chain.backend} {chain.version} {why}"
             found.append(Refusal(name, message, _who_has(option, chain.backend)))
+        elif name in _WEAK and chain.backend == "tensorrt" and _has(">=10", chain.version):
+            message = (
+                f"target '{target.name}': networks are strongly typed on {chain.backend} "
+                f"{chain.version}: the model's own types decide"
+            )
+            found.append(Refusal(name, message, "convert the model: precision, keep_fp32"))
     compatible = asked.get("hardware_compatibility", "none") != "none"
     if compatible and chain.backend == "tensorrt" and "workspace" not in asked:
         message = "an engine for several GPUs needs an explicit 'workspace'"
@@ -217,7 +234,7 @@ def refusals(asked: Mapping[str, object], target: Target) -> list[Refusal]:
             have = [f for f, v in _PREVIEWS[chain.backend].items() if _has(v, chain.version)]
             found.append(Refusal("preview_features", message, f"it has: {', '.join(have)}"))
     formats = _mapping(asked.get("io_formats"))
-    if chain.backend == "tensorrt_rtx" or _has(">=11", chain.version):
+    if chain.backend == "tensorrt_rtx" or _has(">=10", chain.version):
         for tensor, wanted in formats.items():
             if "dtype" in _mapping(wanted):
                 message = (

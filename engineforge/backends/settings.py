@@ -3,11 +3,11 @@ it should refuse."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from engineforge.backends import BuildError
+from engineforge.backends.network_settings import NetworkSettings
 from engineforge.backends.options import OPTIONS, Option
 
 _ENUM_ATTRIBUTES = {
@@ -55,10 +55,6 @@ def unknown_settings(trt: Any) -> list[str]:  # noqa: ANN401
     )
 
 
-def inputs_of(network: Any) -> list[Any]:  # noqa: ANN401 - TensorRT's INetworkDefinition
-    return [network.get_input(i) for i in range(network.num_inputs)]
-
-
 class Settings:
     """The objects of one build that options are set on."""
 
@@ -71,7 +67,8 @@ class Settings:
         parser: Any,  # noqa: ANN401
     ) -> None:
         self.trt: Any = trt
-        self.config, self.network, self.parser = config, network, parser
+        self.config, self.parser = config, parser
+        self._on_network = NetworkSettings(trt, config=config, network=network)
 
     def apply(self, option: Option, value: Any) -> None:  # noqa: ANN401 - of the option's own type
         """Set an option; BuildError where TensorRT refuses it, or keeps something else."""
@@ -103,10 +100,12 @@ class Settings:
                         name: config.get_preview_feature(getattr(trt.PreviewFeature, name.upper()))
                         for name in value
                     }
+                case "tactic_sources":
+                    found = self._set_tactic_sources(value)
                 case "network":
-                    found = self._set_on_network(option, value)
-                case _:
-                    raise BuildError(f"option '{option.name}' cannot be set by this backend yet")
+                    found = self._on_network.set(option, value)
+                case "plugin":
+                    return  # loaded before there was a network, or told to the config: plugins.py
         except (AttributeError, TypeError, ValueError) as error:
             raise BuildError(
                 f"option '{option.name}': TensorRT refused {value!r}: {error}"
@@ -116,34 +115,11 @@ class Settings:
                 f"option '{option.name}': {value!r} was set, and TensorRT kept {found!r}"
             )
 
-    def _set_on_network(self, option: Option, value: Any) -> object:  # noqa: ANN401
-        if option.name == "io_formats":
-            return {name: self._set_formats(name, wanted) for name, wanted in value.items()}
-        if option.name == "debug_tensors":
-            tensors = self._tensors()
-            return [
-                name
-                for name in value
-                if name in tensors
-                and self.network.mark_debug(tensors[name])
-                and self.network.is_debug_tensor(tensors[name])
-            ]
-        if option.name == "mark_unfused_tensors_as_debug_tensors":
-            return bool(value and self.network.mark_unfused_tensors_as_debug_tensors())
-        raise BuildError(f"option '{option.name}' cannot be set by this backend yet")
-
-    def _set_formats(self, name: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        ends = inputs_of(self.network)
-        ends += [self.network.get_output(i) for i in range(self.network.num_outputs)]
-        tensor = next((each for each in ends if each.name == name), None)
-        if tensor is None:
-            names = ", ".join(each.name for each in ends)
-            raise BuildError(f"option 'io_formats': no input or output '{name}'; there is: {names}")
-        bits = {f: 1 << int(getattr(self.trt.TensorFormat, f.upper())) for f in wanted["formats"]}
-        tensor.allowed_formats = sum(bits.values())
-        return {"formats": [f for f, bit in bits.items() if tensor.allowed_formats & bit]}
-
-    def _tensors(self) -> dict[str, Any]:
-        layers = [self.network.get_layer(i) for i in range(self.network.num_layers)]
-        outputs = [layer.get_output(i) for layer in layers for i in range(layer.num_outputs)]
-        return {tensor.name: tensor for tensor in outputs if tensor is not None}
+    def _set_tactic_sources(self, wanted: list[str]) -> list[str]:
+        """Exactly these are on; gives those that TensorRT has on then."""
+        sources = self.trt.TacticSource
+        bits = {name: 1 << int(getattr(sources, name.upper())) for name in wanted}
+        self.config.set_tactic_sources(sum(bits.values()))
+        found = self.config.get_tactic_sources()
+        on = [n for n, member in sources.__members__.items() if found & 1 << int(member)]
+        return sorted(name.lower() for name in on)

@@ -1,47 +1,42 @@
-"""Builds an engine with TensorRT-RTX, in a process of its own.
+"""Builds an engine with TensorRT or TensorRT-RTX, in a process of its own.
 
 The API logs and goes on where it should refuse, so each option is read back, an ERROR line fails
-the build, and what was written is counted. Laid out to carry classic TensorRT: what differs stands
-in `FLAVOURS` and in options.py.
+the build, and what was written is counted. What differs between flavours and versions stands in
+`library` and `options`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from engineforge.backends import BuildError, BuildOutput, BuildRequest
-from engineforge.backends.library import load, loaded_version, make_logger
-from engineforge.backends.options import OPTIONS
-from engineforge.backends.settings import Settings, inputs_of
-from engineforge.spec.model import Profile
-
-_NO_DRIVER = "CUDA driver version is insufficient"
-_HINTS = (
-    (
-        r"k(MIN|OPT|MAX) values for profile|Condition '==' violated",
-        "the model cannot take the shapes of that profile all the way through; many networks want "
-        "height and width to be multiples of 32",
-    ),
-    (
-        "Plugin not found|checkFallbackPluginImporter|UNSUPPORTED_NODE|plugin creator",
-        "this TensorRT has no such operator and no plugin of that name: express it in other "
-        "operators, or export the model with another opset",
-    ),
-    ("OutOfMemory|no tactics to implement", "raise the builder option 'workspace'"),
+from engineforge.backends.library import FLAVOURS, load, loaded_version, make_logger
+from engineforge.backends.network import (
+    add_profile,
+    interfaces,
+    is_weakly_typed,
+    make_network,
+    parse,
 )
+from engineforge.backends.options import OPTIONS
+from engineforge.backends.plugins import load_plugins, serialize_plugins
+from engineforge.backends.serialized import serialize
+from engineforge.backends.settings import Settings
+from engineforge.backends.timing_cache import TimingCache
+from engineforge.backends.weak import enforce_types
+from engineforge.backends.words import Words
+from engineforge.store.timings import BadTimings, Timings
 
 
 def build(request: BuildRequest, engine: Path, log: Path) -> BuildOutput:
     """Parse, configure, build and write `engine`, fsynced; BuildError with TensorRT's own words.
 
-    Needs a thread with a big stack: TensorRT recurses over chains of layers.
+    Needs a thread with a big stack: TensorRT recurses over chains of layers. Classic TensorRT
+    builds on the one GPU that CUDA shows this process.
     """
     trt = load(request.target.toolchain.backend)
     with log.open("a", encoding="utf-8", buffering=1) as file:
@@ -55,11 +50,17 @@ class _Build:
         self.trt: Any = trt
         self.request = request
         self._backend = request.target.toolchain.backend
-        self.logger = logger
-        self.builder = self._made(trt.Builder(logger), "no builder")
-        typed = int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        self.network = self._made(self.builder.create_network(1 << typed), "no network")
-        self.config = self._made(self.builder.create_builder_config(), "no builder config")
+        self.logger, self.words = logger, Words(logger)
+        try:
+            self.builder = self.words.made(trt.Builder(logger), "no builder")
+        except TypeError as error:  # what the binding makes of a host without a driver
+            raise BuildError(
+                f"TensorRT made no builder{self.words.said()}",
+                hint="is there an NVIDIA driver, and does `nvidia-smi` list the GPU?",
+            ) from error
+        load_plugins(trt, self.builder, logger, request.builder, self.words)
+        self.network = self.words.made(make_network(trt, self.builder), "no network")
+        self.config = self.words.made(self.builder.create_builder_config(), "no builder config")
         self.parser = trt.OnnxParser(self.network, logger)
         self._settings = Settings(trt, config=self.config, network=self.network, parser=self.parser)
 
@@ -67,47 +68,49 @@ class _Build:
         toolchain = self._toolchain()
         started = time.monotonic()
         self._configure(parser=True)
-        self._parse()
+        parse(self.trt, self.parser, self.network, self.request.model, self.words)
         self._configure(parser=False)
+        serialize_plugins(self.config, self.parser, self.request.builder)
+        typing: Mapping[str, object] = {"strong": True}
+        if is_weakly_typed(self.trt):
+            typing = enforce_types(self.trt, self.config, self.network)
         for index, profile in enumerate(self.request.profiles):
-            self._add_profile(index, profile)
-        self._set_compute_capabilities()
-        self._no_errors("while the build was configured")
+            add_profile(
+                index,
+                profile,
+                builder=self.builder,
+                config=self.config,
+                network=self.network,
+                words=self.words,
+            )
+        if not FLAVOURS[self._backend].on_gpu:
+            self._set_compute_capabilities()
+        self.words.no_errors("while the build was configured")
+        timings = _Timings(self)
         parsed = time.monotonic()
-        sha256, size = self._serialize(engine)
+        sha256, size = serialize(
+            engine,
+            trt=self.trt,
+            builder=self.builder,
+            network=self.network,
+            config=self.config,
+            words=self.words,
+        )
+        built = time.monotonic()
+        inputs, outputs = interfaces(self.network)
         return BuildOutput(
             size=size,
             sha256=sha256,
             layers=self.network.num_layers,
-            inputs=[_interface(tensor) for tensor in inputs_of(self.network)],
-            outputs=[
-                _interface(self.network.get_output(i)) for i in range(self.network.num_outputs)
-            ],
+            inputs=inputs,
+            outputs=outputs,
             parse_seconds=parsed - started,
-            build_seconds=time.monotonic() - parsed,
+            build_seconds=built - parsed,
             toolchain=toolchain,
-            timing_cache="none: TensorRT-RTX has no timing caches",
+            typing=typing,
+            timing_cache=timings.kept(),
             warnings=list(self.logger.warnings),
         )
-
-    def _made(self, thing: Any, what: str) -> Any:  # noqa: ANN401
-        if thing is None:
-            raise BuildError(f"TensorRT made {what}{self._said()}")
-        return thing
-
-    def _said(self) -> str:
-        # Without a driver, every error drags one about the driver behind it.
-        lines = [line for line in dict.fromkeys(self.logger.errors) if _NO_DRIVER not in line]
-        return "".join(f"\n  {line}" for line in (lines or self.logger.errors)[:8])
-
-    def _hint(self, what: str = "") -> str | None:
-        """What to do about TensorRT's words, where that is known."""
-        said = "\n".join([what, *self.logger.errors])
-        return next((hint for words, hint in _HINTS if re.search(words, said)), None)
-
-    def _no_errors(self, when: str) -> None:
-        if self.logger.errors:
-            raise BuildError(f"TensorRT logged an error {when}:{self._said()}")
 
     def _toolchain(self) -> dict[str, str]:
         """The versions of what was really loaded; BuildError where they are not the target's."""
@@ -118,53 +121,11 @@ class _Build:
                 raise BuildError(f"the target pins {wanted}, and the {what} loaded is {version}")
         return {**found, "onnx_parser": str(self.trt.get_nv_onnx_parser_version())}
 
-    def _parse(self) -> None:
-        if self.parser.parse_from_file(str(self.request.model)):
-            # parse() returns True for some input that is no model, and adds nothing.
-            if self.network.num_outputs == 0:
-                raise BuildError("the model has no outputs")
-            self._no_errors("while it parsed the model")
-            return
-        errors = [self.parser.get_error(i) for i in range(self.parser.num_errors)]
-        lines = [_parser_error(error) for error in errors]
-        what = "TensorRT cannot parse the model:" + "".join(f"\n  {line}" for line in lines)
-        raise BuildError(what, hint=self._hint(what))
-
     def _configure(self, *, parser: bool) -> None:
         for option in OPTIONS:
             value = self.request.builder.get(option.name)
             if value is not None and (option.kind == "parser") == parser:
                 self._settings.apply(option, value)
-
-    def _add_profile(self, index: int, profile: Profile) -> None:
-        inputs = {tensor.name: tensor for tensor in inputs_of(self.network)}
-        made = self.builder.create_optimization_profile()
-        for name, given in profile.items():
-            if name not in inputs:  # TensorRT takes any name without a word
-                raise BuildError(f"profile {index}: the network has no input '{name}'")
-            if given.values is not None and not inputs[name].is_shape_tensor:
-                raise BuildError(  # TensorRT warns and goes on
-                    f"profile {index}: 'values' are for shape tensors, and '{name}' is none",
-                    hint="give the shape of that input, or nothing if it is fixed",
-                )
-            for ranges, kind in ((given.shape, "shape"), (given.values, "shape_input")):
-                if ranges is None:
-                    continue
-                asked = [ranges.min, ranges.opt, ranges.max]
-                getattr(made, f"set_{kind}")(name, *asked)
-                found = [tuple(dims) for dims in getattr(made, f"get_{kind}")(name)]
-                if found != asked:
-                    raise BuildError(
-                        f"profile {index}: {asked} was set for '{name}', and TensorRT kept {found}"
-                    )
-        for name, tensor in inputs.items():
-            if tensor.is_shape_tensor and (name not in profile or profile[name].values is None):
-                raise BuildError(
-                    f"profile {index}: '{name}' is a shape tensor: its values decide shapes",
-                    hint=f"write {name}: {{values: {{min: […], opt: […], max: […]}}}}",
-                )
-        if self.config.add_optimization_profile(made) != index:
-            raise BuildError(f"TensorRT refused profile {index}{self._said()}")
 
     def _set_compute_capabilities(self) -> None:
         wanted = [
@@ -181,67 +142,73 @@ class _Build:
         if found != wanted:
             raise BuildError(f"compute capabilities {wanted} were set, and TensorRT kept {found}")
 
-    def _serialize(self, engine: Path) -> tuple[str, int]:
-        with engine.open("xb") as file, ThreadPoolExecutor(1) as beside:
-            writer = _writer(self.trt, file, beside)
-            done = self.builder.build_serialized_network_to_stream(
-                self.network, self.config, writer
-            )
-            if writer.error is not None:
-                # TensorRT reports success for a writer that failed.
-                why = writer.error.strerror
-                raise BuildError(f"the engine could not be written to '{engine.parent}': {why}")
-            if not done:
-                raise BuildError(f"TensorRT built no engine:{self._said()}", hint=self._hint())
-            self._no_errors("while it built")
-            file.flush()
-            os.fsync(file.fileno())
-        size = engine.stat().st_size
-        if size == 0 or size != writer.size:
-            raise BuildError(f"the engine has {size} bytes, and TensorRT wrote {writer.size}")
-        return "sha256:" + writer.sha.hexdigest(), size
 
+class _Timings:
+    """The timing cache of a build: what it starts from, what it leaves, and what became of both.
 
-def _writer(trt: ModuleType, file: Any, beside: ThreadPoolExecutor) -> Any:  # noqa: ANN401
-    class Writer(trt.IStreamWriter):  # type: ignore[misc, name-defined]
-        """Hashes each piece while it is written; keeps the first error, which TensorRT drops."""
+    An entry's own cache comes first where one is given, else the shared one is begun with. Whatever
+    is wrong with a timing cache is said, and costs time, and nothing else.
+    """
 
-        def __init__(self) -> None:
-            trt.IStreamWriter.__init__(self)
-            self.sha = hashlib.sha256()
-            self.size = 0
-            self.error: OSError | None = None
+    def __init__(self, build: _Build) -> None:
+        self._build, self._request = build, build.request
+        self._about: dict[str, object] = {}
+        self._cache: TimingCache | None = None
+        if not FLAVOURS[build.request.target.toolchain.backend].on_gpu:
+            self._about["state"] = "none: TensorRT-RTX has no timing caches"
+        elif build.request.builder.get("disable_timing_cache"):
+            self._about["state"] = "none: the option 'disable_timing_cache' is set"
+        else:
+            self._cache = TimingCache(build.trt, build.config, build.logger)
+            self._start(self._cache)
 
-        def write(self, data: bytes) -> int:
-            if self.error is not None:
-                return 0
-            hashed = beside.submit(self.sha.update, data)
+    def _start(self, cache: TimingCache) -> None:
+        state, blob = "cold", b""
+        shared = self._request.shared_timings
+        if self._request.timings is not None:
+            state, blob = "from the entry's own", self._request.timings.read_bytes()
+        elif shared is not None:
             try:
-                file.write(data)
-                self.size += len(data)
-            except OSError as error:
-                self.error = error
-                return 0
-            finally:
-                hashed.result()
-            return len(data)
+                found = shared.read()
+            except BadTimings as error:
+                self._about["set_aside"] = str(error)
+                shared.set_aside()
+            else:
+                state, blob = ("from the shared one", found) if found else (state, b"")
+        if (rejected := cache.attach(blob)) is not None:
+            state = "cold"
+            self._about["rejected"] = rejected.why
+            if shared is not None and self._request.timings is None:
+                shared.set_aside()
+        self._about |= {"state": state, "bytes_read": cache.read_bytes}
+        if (keys := cache.keys()) is not None:
+            self._about["timings_read"] = keys
 
-    return Writer()
+    def kept(self) -> dict[str, object]:
+        """Write the cache beside the engine, merge it into the shared one; what there is to say."""
+        cache = self._cache
+        if cache is None:
+            return self._about
+        blob = cache.taken_out()
+        if self._request.timings_out is not None and blob:
+            self._request.timings_out.write_bytes(blob)
+        # TensorRT 8 tells no hits; how many tactics it timed shows what was missed.
+        self._about |= {"bytes_kept": len(blob), "tactics_timed": self._build.logger.timed}
+        if (keys := cache.keys()) is not None:
+            self._about["timings_kept"] = keys
+        if (shared := self._request.shared_timings) is not None:
+            self._about["shared"] = self._merged(cache, shared)
+        if cache.notes:
+            self._about["notes"] = cache.notes[:_MOST_NOTES]
+        return self._about
+
+    @staticmethod
+    def _merged(cache: TimingCache, shared: Timings) -> str:
+        try:
+            with shared.changing("a build", lambda _: None):
+                return cache.merge_into(shared)
+        except OSError as error:
+            return f"not merged: {error.strerror}"
 
 
-def _interface(tensor: Any) -> str:  # noqa: ANN401 - TensorRT's ITensor
-    """An input or output as the engine has it, whatever the ONNX model says."""
-    names = [tensor.get_dimension_name(i) for i in range(len(tensor.shape))]
-    dims = [
-        str(dim) if dim >= 0 else name or "unnamed"
-        for dim, name in zip(tensor.shape, names, strict=True)
-    ]
-    return f"'{tensor.name}' {tensor.dtype.name.lower()} [{', '.join(dims)}]"
-
-
-def _parser_error(error: Any) -> str:  # noqa: ANN401 - the parser's own class
-    where = ""
-    if error.node_name() or error.node_operator():
-        name = f"'{error.node_name()}'" if error.node_name() else str(error.node())
-        where = f"node {name} (operator {error.node_operator()}): "
-    return f"{where}{error.desc()} [{error.code().name}]"
+_MOST_NOTES = 20

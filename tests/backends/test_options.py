@@ -99,3 +99,10 @@ def test_the_order_of_a_set_means_nothing() -> None:
 
 def test_names_are_unique() -> None:
     assert len(BY_NAME) == len(OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["layer_precisions", "obey_precision_constraints"])
+def test_weak_typing_is_for_tensorrt_8_only(name: str) -> None:
+    assert refusals({name: {}}, target("tensorrt", "8.6.0")) == []
+    (refusal,) = refusals({name: {}}, target("tensorrt", "10.13.3.9"))
+    assert "strongly typed" in refusal.message

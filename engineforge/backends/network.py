@@ -1,0 +1,111 @@
+"""The network of a build: filled from an ONNX file, and given its optimization profiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from engineforge.backends import BuildError
+from engineforge.backends.library import generation
+from engineforge.backends.network_settings import inputs_of, outputs_of
+from engineforge.backends.words import Words
+from engineforge.spec.model import Profile
+
+_NAMES_NODES = 10
+"""The generation whose parser tells the node of an error by name."""
+
+
+def make_network(trt: Any, builder: Any) -> Any:  # noqa: ANN401 - TensorRT has no types
+    """Strongly typed where the version has it; 8 is left to `weak`."""
+    flags = trt.NetworkDefinitionCreationFlag
+    flag = flags.EXPLICIT_BATCH if is_weakly_typed(trt) else flags.STRONGLY_TYPED
+    return builder.create_network(1 << int(flag))
+
+
+def is_weakly_typed(trt: ModuleType) -> bool:
+    return generation(trt) < 10  # noqa: PLR2004 - the major version that brought strong typing
+
+
+def parse(trt: ModuleType, parser: Any, network: Any, model: Path, words: Words) -> None:  # noqa: ANN401
+    """Fill the network; BuildError with the parser's own words."""
+    if parser.parse_from_file(str(model)):
+        # parse() returns True for some input that is no model, and adds nothing.
+        if network.num_outputs == 0:
+            raise BuildError("the model has no outputs")
+        words.no_errors("while it parsed the model")
+        return
+    errors = [parser.get_error(i) for i in range(parser.num_errors)]
+    lines = [_parser_error(trt, error) for error in errors]
+    what = "TensorRT cannot parse the model:" + "".join(f"\n  {line}" for line in lines)
+    raise BuildError(what + ("" if lines else words.said()), hint=words.hint(what))
+
+
+def _parser_error(trt: ModuleType, error: Any) -> str:  # noqa: ANN401 - the parser's own class
+    where = ""
+    if generation(trt) < _NAMES_NODES:
+        where = f"node {error.node()}: " if error.node() >= 0 else ""
+    elif error.node_name() or error.node_operator():
+        name = f"'{error.node_name()}'" if error.node_name() else str(error.node())
+        where = f"node {name} (operator {error.node_operator()}): "
+    return f"{where}{error.desc()} [{error.code().name}]"
+
+
+def add_profile(
+    index: int,
+    given: Profile,
+    *,
+    builder: Any,  # noqa: ANN401 - TensorRT has no types
+    config: Any,  # noqa: ANN401
+    network: Any,  # noqa: ANN401
+    words: Words,
+) -> None:
+    """Add one optimization profile; BuildError where TensorRT would take it and not mean it."""
+    inputs = {tensor.name: tensor for tensor in inputs_of(network)}
+    profile = builder.create_optimization_profile()
+    for name, asked in given.items():
+        if name not in inputs:  # TensorRT takes any name without a word
+            raise BuildError(f"profile {index}: the network has no input '{name}'")
+        if asked.values is not None and not inputs[name].is_shape_tensor:
+            raise BuildError(  # TensorRT warns and goes on
+                f"profile {index}: 'values' are for shape tensors, and '{name}' is none",
+                hint="give the shape of that input, or nothing if it is fixed",
+            )
+        if (shape := asked.shape) is not None:
+            wanted = [shape.min, shape.opt, shape.max]
+            profile.set_shape(name, *wanted)
+            _kept(index, name, wanted, profile.get_shape(name))
+        if (values := asked.values) is not None:
+            wanted = [values.min, values.opt, values.max]
+            profile.set_shape_input(name, *wanted)
+            _kept(index, name, wanted, profile.get_shape_input(name))
+    for name, tensor in inputs.items():
+        if tensor.is_shape_tensor and (name not in given or given[name].values is None):
+            raise BuildError(
+                f"profile {index}: '{name}' is a shape tensor: its values decide shapes",
+                hint=f"write {name}: {{values: {{min: […], opt: […], max: […]}}}}",
+            )
+    if config.add_optimization_profile(profile) != index:
+        raise BuildError(f"TensorRT refused profile {index}{words.said()}")
+
+
+def _kept(index: int, name: str, wanted: list[tuple[int, ...]], found: Any) -> None:  # noqa: ANN401
+    kept = [tuple(dims) for dims in found]
+    if kept != wanted:
+        raise BuildError(
+            f"profile {index}: {wanted} was set for '{name}', and TensorRT kept {kept}"
+        )
+
+
+def interfaces(network: Any) -> tuple[list[str], list[str]]:  # noqa: ANN401
+    """Inputs and outputs as the engine has them, whatever the ONNX model says."""
+    return [*map(_interface, inputs_of(network))], [*map(_interface, outputs_of(network))]
+
+
+def _interface(tensor: Any) -> str:  # noqa: ANN401 - TensorRT's ITensor
+    names = [tensor.get_dimension_name(i) for i in range(len(tensor.shape))]
+    dims = [
+        str(dim) if dim >= 0 else name or "unnamed"
+        for dim, name in zip(tensor.shape, names, strict=True)
+    ]
+    return f"'{tensor.name}' {tensor.dtype.name.lower()} [{', '.join(dims)}]"
