@@ -6,7 +6,7 @@ Owns how two targets differ. Does not look at this host; `backends` does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from engineforge.digest import document
 
@@ -40,6 +40,54 @@ class Gpu:
     shared_memory_per_sm: int
     ecc: bool
     mig_profile: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A field of `Gpu` that two GPUs have different values of; reads as a clause of a sentence."""
+
+    field: str
+    expected: object
+    found: object
+
+    def __str__(self) -> str:
+        what = _NAMES.get(self.field, self.field.replace("_", " "))
+        expected, found = (_value(self.field, each) for each in (self.expected, self.found))
+        return f"{what} is {found}, expected {expected}"
+
+
+_NAMES = {
+    "sm_count": "the number of SMs",
+    "l2_cache": "L2 cache",
+    "shared_memory_per_sm": "shared memory per SM",
+    "ecc": "ECC",
+    "mig_profile": "the MIG profile",
+}
+_SIZES = frozenset({"memory", "l2_cache", "shared_memory_per_block", "shared_memory_per_sm"})
+_MEMORY_TOLERANCE = 0.01
+
+
+def _value(field: str, value: object) -> str:
+    if field == "ecc":
+        return "on" if value else "off"
+    if field == "memory_bus_width":
+        return f"{value} bits"
+    if isinstance(value, str):
+        return f"'{value}'"
+    return f"{value} B" if field in _SIZES else "none" if value is None else str(value)
+
+
+def gpu_differences(expected: Gpu, found: Gpu) -> list[Difference]:
+    """In what a GPU is not the expected one, in the order of the fields.
+
+    Memory may differ by 1 %: what a driver or firmware keeps for itself changes with its version.
+    """
+    return [
+        Difference(field=each.name, expected=wanted, found=there)
+        for each in fields(Gpu)
+        if (wanted := getattr(expected, each.name)) != (there := getattr(found, each.name))
+        and not (each.name == "memory" and abs(wanted - there) <= _MEMORY_TOLERANCE * wanted)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,6 +127,12 @@ def parser() -> argparse.ArgumentParser:
     _paths(build)
     _selectors(build)
     _running(build)
+    _gpus(build)
+    build.add_argument(
+        "--cold",
+        action="store_true",
+        help="use no timing cache, and add to none (classic TensorRT)",
+    )
     build.add_argument("--dry-run", action="store_true", help="plan only")
     build.add_argument("--explain", action="store_true", help="say first why what is stale")
     build.add_argument("--paranoid", action="store_true", help="trust nothing remembered, hash all")
@@ -201,6 +207,14 @@ def _running(made: argparse.ArgumentParser, when: str = "") -> None:
     )
     made.add_argument(
         "--timeout", type=_positive, metavar="S", help=f"{when}seconds that a step may take"
+    )
+
+
+def _gpus(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--gpus",
+        metavar="LIST",
+        help="only these GPUs, as in CUDA_VISIBLE_DEVICES: numbers or UUIDs, with commas",
     )
 
 

@@ -21,6 +21,7 @@ _MEANWHILE = {
     "onnx": "imports the same model",
     "typed": "converts the same model",
     "engine": "builds the same engine",
+    "gpu": "has the GPU",
     "checks": "measures the same",
     "sensitivity": "measures the same",
 }

@@ -6,13 +6,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from engineforge import __version__
-from engineforge.errors import Problem
+from engineforge.errors import Problem, UsageError
 from engineforge.project.folder import find_root
 from engineforge.project.plans import Selection
 from engineforge.project.project import Project
@@ -20,6 +20,7 @@ from engineforge.worker.outcome import Event
 
 Observe = Callable[[Event], None]
 _CACHE_VARIABLE = "ENGINEFORGE_CACHE"
+_SHOWN = "CUDA_VISIBLE_DEVICES"
 
 
 def say(text: str) -> None:
@@ -38,12 +39,50 @@ def paths(args: argparse.Namespace) -> list[Path]:
 def project(args: argparse.Namespace, specs: list[Path]) -> Project:
     """The project that these specs belong to; UsageError where there is none."""
     root = find_root(specs)
-    return Project(root, cache(args, root), os.environ, said=say)
+    return Project(root, cache(args, root), environment(args), said=say)
 
 
 def cache(args: argparse.Namespace, root: Path) -> Path:
     chosen = args.cache or os.environ.get(_CACHE_VARIABLE)
     return Path(chosen) if chosen else Path(os.path.normpath(root / os.pardir / "cache"))
+
+
+def environment(args: argparse.Namespace) -> Mapping[str, str]:
+    """The environment of children. `--gpus` leaves them some of the GPUs that it shows already:
+    numbers count those, as CUDA does."""
+    asked = getattr(args, "gpus", None)
+    if asked is None:
+        return os.environ
+    shown = [each for each in os.environ.get(_SHOWN, "").split(",") if each]
+    chosen = []
+    for each in asked.split(","):
+        meant = each
+        if each.isdecimal() and shown:
+            if int(each) >= len(shown):
+                raise UsageError(
+                    f"--gpus: there is no GPU {each}", hint=f"{_SHOWN} shows {len(shown)}"
+                )
+            meant = shown[int(each)]
+        elif not each or (shown and each not in shown):
+            raise UsageError(f"--gpus: '{each}' is not among {_SHOWN}={','.join(shown)}")
+        chosen.append(meant)
+    return {**os.environ, _SHOWN: ",".join(dict.fromkeys(chosen))}
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that this host has left for children, or this container, where it is told."""
+    found = []
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        found.append(int(text.partition("MemAvailable:")[2].split()[0]) * 1024)
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text(encoding="ascii").strip()
+        if limit != "max":
+            used = int((group / "memory.current").read_text(encoding="ascii"))
+            found.append(int(limit) - used)
+    except (OSError, ValueError, IndexError):
+        pass
+    return min(found, default=None)
 
 
 def selection(args: argparse.Namespace) -> Selection:

@@ -18,6 +18,7 @@ from engineforge.worker.conditions import Conditions
 from engineforge.worker.outcome import ENGINE, Checked, Outcome, Reused, Skipped
 
 if TYPE_CHECKING:  # a no-op build loads none of these
+    from engineforge.backends.gpu import HostGpu
     from engineforge.project.reading import Reader
     from engineforge.target import Target
     from engineforge.worker.importer import Importer
@@ -42,6 +43,8 @@ class Project:
         self.store = LocalStore(cache, said)
         self.index = Index(cache)
         self._environment = environment
+        self._shown = environment.get("CUDA_VISIBLE_DEVICES", "all")
+        self._gpus: Sequence[HostGpu] | None = None
         self._helpers: tuple[Importer, Spare] | None = None
         self._exit = contextlib.ExitStack()
 
@@ -93,7 +96,9 @@ class Project:
             try:
                 planned = None
                 if not versions and not checks:
-                    planned = up_to_date(self.store, self.index, file, name, targets)
+                    planned = up_to_date(
+                        self.store, self.index, file, name, targets=targets, shown=self._shown
+                    )
             except OSError as error:
                 message = f"cannot be read: {error.strerror}"
                 plan.problems.append(Problem(file=str(file), message=message))
@@ -173,6 +178,18 @@ class Project:
                 conditions=conditions,
             )
 
+    def gpus(self) -> Sequence[HostGpu]:
+        """The GPUs of this host, as far as the environment shows them; looked for once, in a child.
+
+        GpuUnreadable, or what became of the child.
+        """
+        from engineforge.backends.gpu import read_gpus
+
+        if self._gpus is None:
+            importer, _ = self._made_helpers()
+            self._gpus = read_gpus(importer.ask({"op": "gpus"})["gpus"])
+        return self._gpus
+
     def targets(self) -> dict[str, Target]:
         """The targets of this project, by name; SpecError where their file is wrong."""
         reader = self._reader({})
@@ -198,6 +215,8 @@ class Project:
             self.index,
             importer=importer,
             spare=spare if to_build else None,
+            gpus=self.gpus,
+            shown=self._shown,
             versions=versions,
             checks=checks,
             data_may_miss=data_may_miss,

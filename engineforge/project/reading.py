@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from engineforge.backends import host
+from engineforge.backends.gpu import HostGpu
 from engineforge.digest import Digest, digest_bytes, digest_value
 from engineforge.errors import EngineForgeError, Problem
 from engineforge.plan.planner import Facts, decide
@@ -36,7 +37,10 @@ from engineforge.worker.wire import read_interface
 
 
 class Reader:
-    """Reads the specs of one folder; its targets once. Counts the texts that it parsed."""
+    """Reads the specs of one folder; its targets once. Counts the texts that it parsed.
+
+    `gpus` gives the GPUs of this host that `shown` (what `CUDA_VISIBLE_DEVICES` says) leaves.
+    """
 
     def __init__(
         self,
@@ -46,10 +50,13 @@ class Reader:
         *,
         importer: Importer,
         spare: Spare | None,
+        gpus: Callable[[], Sequence[HostGpu]],
+        shown: str,
         versions: Mapping[str, str],
         checks: bool,
         data_may_miss: bool,
     ) -> None:
+        self._gpus, self._shown = gpus, shown
         self._root, self._store, self._index = root, store, index
         self._importer, self._spare, self._versions = importer, spare, versions
         self._checks, self._data_may_miss = checks, data_may_miss
@@ -132,13 +139,15 @@ class Reader:
                 ),
                 folder=file.parent,
                 variants=variants,
+                shown=self._shown,
             )
         return variants
 
     def _start_spare(self, spec: Spec) -> None:
         """This process is about to wait, and has a processor to spare for TensorRT to load."""
         targets = [cell.variant.target for cell in spec.cells]
-        fit = next((each for each in targets if host.why_not(each) is None), None)
+        # A build on a GPU is told its own when it has a lease, and takes minutes anyway.
+        fit = next((each for each in targets if each.gpu is None and not host.why_not(each)), None)
         if self._spare is not None and fit is not None:
             self._spare.start(fit.toolchain.backend)
 
@@ -188,17 +197,31 @@ class Reader:
         variant = job.variant
         history = self._index.history(variant.label)
         facts = self._facts(job, history.plan if history else None)
+        # A plan for another version is not about this host.
+        unfit = None if self._versions else self._unfit(job, facts)
+        if variant.target.gpu is not None and unfit is None and not self._versions:
+            found = host.matching(variant.target, self._gpus(), job.builder)
+            job = replace(job, gpus=tuple(found))
         return PlannedVariant(
             spec=variant.spec,
             variant=variant.name,
             target=variant.target.name,
             plan=job.key.digest(),
             state=decide(job.key, facts),
-            # A plan for another version is not about this host.
-            unfit=None if self._versions else _unfit(job, facts),
+            unfit=unfit,
             seconds=statistics.median(history.seconds) if history and history.seconds else None,
             job=job,
         )
+
+    def _unfit(self, job: Job, facts: Facts) -> str | None:
+        """Why this host cannot carry a job out; a model that is converted already needs no tool."""
+        try:
+            why = host.why_not(job.variant.target, self._gpus, job.builder)
+        except EngineForgeError as error:  # a GPU that cannot be read
+            return str(error)
+        if why is None and "typed" in facts.missing and job.key.typed and job.key.typed.tool:
+            why = tools.missing(job.key.typed.tool)
+        return why
 
     def _facts(self, job: Job, last: str | None) -> Facts:
         plan = job.key.digest()
@@ -229,14 +252,6 @@ class Reader:
             if self._store.get("typed", digest_value(key)) is not None:
                 return
         yield "typed"
-
-
-def _unfit(job: Job, facts: Facts) -> str | None:
-    """Why this host cannot carry a job out; a model that is converted already needs no tool."""
-    why = host.why_not(job.variant.target)
-    if why is None and "typed" in facts.missing and job.key.typed and job.key.typed.tool:
-        why = tools.missing(job.key.typed.tool)
-    return why
 
 
 def _names(job: Job) -> dict[str, str]:

@@ -39,7 +39,7 @@ def model_files(index: Index, model: Path) -> tuple[Files, bytes | None]:
 
 
 def up_to_date(
-    store: LocalStore, index: Index, file: Path, name: str, targets: Digest
+    store: LocalStore, index: Index, file: Path, name: str, *, targets: Digest, shown: str
 ) -> list[PlannedVariant] | None:
     """The variants of a spec; None unless all are up to date and nothing has to be read to know."""
     fingerprint = _fingerprint(name, index.digest(file), targets)
@@ -65,7 +65,7 @@ def up_to_date(
         strict=True,
     ):
         state: State
-        unfit = why_not if why_not and planned.host == _installed() else None
+        unfit = why_not if why_not and planned.host == _host(shown) else None
         if unfit is not None:
             state = Stale((NeverBuilt(),), tuple(stages))
         else:
@@ -100,6 +100,7 @@ def remember(
     samples: Iterable[DataSet],
     folder: Path,
     variants: list[PlannedVariant],
+    shown: str,
 ) -> None:
     """Let the next run find what this one planned. Only for specs without problems."""
     fingerprint = _fingerprint(name, spec, targets)
@@ -114,7 +115,7 @@ def remember(
             [each.plan.hex for each in variants],
             [each.unfit or "" if _never_built(each.state) else "" for each in variants],
             [list(each.state.stages) if isinstance(each.state, Stale) else [] for each in variants],
-            _installed(),
+            _host(shown),
         ),
     )
 
@@ -124,11 +125,20 @@ def _never_built(state: State) -> bool:
 
 
 @cache
-def _installed() -> str:
-    """Other when a package was installed or removed here: what makes a host unfit may be gone."""
+def _host(shown: str) -> str:
+    """Other when a package was installed or removed here, or a GPU came, left or was hidden: what
+    makes a host unfit may be gone. `shown` are the GPUs that the environment leaves."""
     folders = [path for entry in sys.path if (path := Path(entry)).is_dir()]
     seen = [f"{path} {path.stat().st_mtime_ns}" for path in folders]
-    return digest_bytes("\0".join([sys.version, *seen]).encode()).hex
+    gpus = sorted(str(path) for path in Path("/dev").glob("nvidia*"))
+    return digest_bytes("\0".join([sys.version, *seen, *gpus, _driver(), shown]).encode()).hex
+
+
+def _driver() -> str:
+    try:
+        return Path("/proc/driver/nvidia/version").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
 
 
 def _source(facts: SpecFacts) -> Source:

@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 READ_ONLY = 0o444
@@ -126,40 +126,71 @@ def lock(path: Path, text: str, waiting: Callable[[str], None] | None = None) ->
     what the holder wrote into the file (`text`); what it raises ends the wait. Locks save work;
     they are never what makes it correct.
     """
-    handle = _locked(path, waiting)
-    if handle is None:
-        yield False
+    with _holding([path], text, waiting) as index:
+        yield index is not None
+
+
+@contextlib.contextmanager
+def lock_any(paths: Sequence[Path], text: str, waiting: Callable[[str], None]) -> Iterator[int]:
+    """The same for whichever of several locks is free first: yields its index. Where the file
+    system has no locks, each is free."""
+    with _holding(paths, text, waiting) as index:
+        yield index or 0
+
+
+@contextlib.contextmanager
+def _holding(
+    paths: Sequence[Path], text: str, waiting: Callable[[str], None] | None
+) -> Iterator[int | None]:
+    held = _locked(paths, waiting)
+    if held is None:
+        yield None
         return
+    index, handle = held
     try:
         with contextlib.suppress(OSError):  # on a full disk the holder has no name
             os.ftruncate(handle, 0)
             os.write(handle, text.encode())
-        yield True
+        yield index
     finally:
-        path.unlink(missing_ok=True)
+        paths[index].unlink(missing_ok=True)
         os.close(handle)
 
 
-def _locked(path: Path, waiting: Callable[[str], None] | None) -> int | None:
-    make_folder(path.parent)
+def _locked(paths: Sequence[Path], waiting: Callable[[str], None] | None) -> tuple[int, int] | None:
+    """The index of the lock that was taken, and its handle; None where there are no locks."""
+    make_folder(paths[0].parent)
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            while not _flocked(handle, blocking=waiting is None):
-                if waiting is not None:
-                    waiting(os.pread(handle, 200, 0).decode(errors="replace") or "another process")
-                    time.sleep(_POLL_SECONDS)
-            if _still_named(handle, path):
-                return handle
-        except OSError as error:
+        holders: list[str] = []
+        for index, path in enumerate(paths):
+            # Another user of the cache may have made it, and flock needs no right to write.
+            handle = _opened(path)
+            try:
+                if _flocked(handle, blocking=waiting is None):
+                    if _still_named(handle, path):
+                        return index, handle
+                else:
+                    said = os.pread(handle, 200, 0).decode(errors="replace")
+                    holders.append(said or "another process")
+            except OSError as error:
+                os.close(handle)
+                if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                    return None
+                raise
+            except BaseException:
+                os.close(handle)
+                raise
             os.close(handle)
-            if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-                return None
-            raise
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
+        if waiting is not None and holders:
+            waiting(holders[0])
+            time.sleep(_POLL_SECONDS)
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _flocked(handle: int, *, blocking: bool) -> bool:

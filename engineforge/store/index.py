@@ -19,7 +19,7 @@ from engineforge.digest import Digest, digest_file
 from engineforge.store import files
 from engineforge.store.local import plan_path
 
-_FORMAT = 2
+_FORMAT = 3
 _HEADER = b"engineforge index\n"
 _KEPT = 1_000_000
 _TRIES = 3
@@ -81,6 +81,7 @@ class _Data(msgspec.Struct, array_like=True):
     inspected: dict[str, bool] = {}
     entries: dict[str, KnownEntry] = {}
     history: dict[str, History] = {}
+    peaks: dict[str, int] = {}
 
 
 class Index:
@@ -132,7 +133,7 @@ class Index:
     def forget(self) -> None:
         """Trust nothing of what was remembered, but the durations of builds."""
         # What is there already is kept on disk, for those who do trust it.
-        self._data = _Data(history=self._data.history)
+        self._data = _Data(history=self._data.history, peaks=self._data.peaks)
         self._loaded = None
 
     def digest(self, path: Path) -> Digest:
@@ -255,6 +256,13 @@ class Index:
         times = [*(before.seconds if before else []), *([] if seconds is None else [seconds])]
         if before is None or before.plan != plan or seconds is not None:
             self._new.history[label] = History(plan, times[-5:])
+
+    def peak(self, name: str) -> int | None:
+        """The most memory, in bytes, that a stage of a variant took the last time."""
+        return self._new.peaks.get(name) or self._data.peaks.get(name)
+
+    def know_peak(self, name: str, size: int) -> None:
+        self._new.peaks[name] = size
 
 
 def folder_stats(folder: Path) -> FolderStats:

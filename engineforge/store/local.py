@@ -9,7 +9,7 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -294,3 +294,13 @@ class Session:
         holder = f"PID {os.getpid()} on {socket.gethostname()} since {since}"
         with files.lock(self._locks / f"{stage}-{key.hex}.lock", holder, waiting):
             yield
+
+    @contextlib.contextmanager
+    def leasing(
+        self, names: Sequence[str], holder: str, waiting: Callable[[str], None]
+    ) -> Iterator[int]:
+        """One lease at a time for each name: gives the index of the first that is free, when one
+        is; `waiting` is told for whom is waited."""
+        paths = [self._locks / f"lease-{name}.lock" for name in names]
+        with files.lock_any(paths, holder, waiting) as index:
+            yield index

@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import json
 import os
-import resource
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from engineforge.errors import EngineForgeError
 
 if TYPE_CHECKING:
     from engineforge.samples.read import Samples
+    from engineforge.store.timings import Timings
 
 # TensorRT recurses over chains of layers: 3,000 elementwise nodes overflow the usual 8 MB.
 _STACK_BYTES = 1 << 30
@@ -96,21 +96,50 @@ def _build(request: Mapping[str, Any]) -> dict[str, Any]:
     from engineforge.backends import BuildRequest, tensorrt
     from engineforge.worker.wire import read_profiles, read_target
 
+    busy = _busy(request["gpu"])
     output = tensorrt.build(
         BuildRequest(
             model=Path(request["model"]),
             profiles=read_profiles(request["profiles"]),
             builder=request["builder"],
             target=read_target(request["target"]),
+            timings=_path(request.get("timings")),
+            shared_timings=_shared_timings(request),
+            timings_out=_path(request.get("timings_out")),
         ),
         Path(request["engine"]),
         Path(request["log"]),
     )
-    return {**asdict(output), "peak_memory": _peak()}
+    return {**asdict(output), **busy, "peak_memory": _peak()}
+
+
+def _shared_timings(request: Mapping[str, Any]) -> Timings | None:
+    """The timing cache in the store that a build shares with others, where it does."""
+    from engineforge.store.timings import Timings
+
+    if request.get("shared_timings") is None:
+        return None
+    return Timings(Path(request["store"]), request["shared_timings"])
+
+
+def _busy(uuid: str | None) -> dict[str, Any]:
+    """In what state the GPU of a build is, and what else computes on it: timings may be off."""
+    if uuid is None:
+        return {}
+    from engineforge.backends import gpu
+
+    return {"gpu_at_start": gpu.gpu_conditions({"uuid": uuid, "ours": [os.getpid()]})}
+
+
+def _path(given: str | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most memory that this process had, in bytes. Not `ru_maxrss`, which begins with that of
+    the process that started it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def _type(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,6 +262,12 @@ def _unknown_settings(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"names": settings.unknown_settings(library.load(request["backend"]))}
 
 
+def _gpus(request: Mapping[str, Any]) -> dict[str, Any]:
+    from engineforge.backends import gpu
+
+    return gpu.gpus(request)
+
+
 def _answer_beside(request: Mapping[str, Any], parent: int) -> dict[str, Any]:
     """The work in a thread with a big stack, while another watches for the parent's end."""
     # A child may have been started before it was known what for.
@@ -268,6 +303,7 @@ _OPERATIONS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "sensitivity": _sensitivity,
     "advise": _advise,
     "unknown-settings": _unknown_settings,
+    "gpus": _gpus,
 }
 
 # Work that has a process to itself, and a log.

@@ -11,11 +11,14 @@ from engineforge.worker.outcome import Event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """`jobs` builds at once, each at most `timeout` seconds; `about` goes into manifests."""
+    """`jobs` builds at once, each at most `timeout` seconds, with so many bytes of host `memory`
+    for all; `cold` builds know no timings of others; `about` goes into manifests."""
 
     jobs: int
     keep_going: bool
     timeout: float | None
+    memory: int | None
+    cold: bool
     environment: Mapping[str, str]
     about: Mapping[str, object]
     now: Callable[[], datetime]

@@ -38,7 +38,7 @@ class Entries:
     def __init__(
         self, store: LocalStore, session: Session, index: Index, now: Callable[[], datetime]
     ) -> None:
-        self._store, self._session, self._index, self._now = store, session, index, now
+        self._store, self._session, self.index, self._now = store, session, index, now
         self._making: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -55,7 +55,7 @@ class Entries:
         """
         key_document = document(key)
         digest = digest_value(key_document)
-        if (entry := whole(self._store, self._index, stage, digest)) is not None:
+        if (entry := whole(self._store, self.index, stage, digest)) is not None:
             return Obtained(entry, "nothing that it depends on has changed")
         waited: list[str] = []
 
@@ -68,7 +68,7 @@ class Entries:
             self._one_of_this_run(f"{stage}/{digest}"),
             self._session.building(stage, digest, since, told),
         ):
-            if (entry := whole(self._store, self._index, stage, digest)) is not None:
+            if (entry := whole(self._store, self.index, stage, digest)) is not None:
                 by = waited[-1] if waited else "another variant of this run"
                 return Obtained(entry, f"built by {by}")
             with self._session.staged() as staged:
@@ -92,9 +92,9 @@ class Entries:
         )
         key = entry.manifest.key
         if ours:
-            self._index.know_entry(stage, key.hex, folder_stats(entry.path))
+            self.index.know_entry(stage, key.hex, folder_stats(entry.path))
             return entry
-        first = whole(self._store, self._index, stage, key)
+        first = whole(self._store, self.index, stage, key)
         if first is None:
             raise StoreCorrupt(f"the {stage} entry {key.short} was published broken; run again")
         return first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from engineforge.worker.process import Child, Crashed
 
@@ -18,7 +19,7 @@ class Importer:
         self._lock = threading.Lock()
         self._ending: list[Child] = []
 
-    def ask(self, request: Mapping[str, object]) -> dict[str, object]:
+    def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
         with self._lock:
             child = self._started()
             try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engineforge.backends.gpu import HostGpu
 from engineforge.digest import Digest
 from engineforge.plan.keys import PlanKey, SamplesRecipe
 from engineforge.spec.model import ModelInterface, Profile, ShapeRange, Variant
@@ -20,7 +21,8 @@ Files = Mapping[Path, tuple[Digest, Stat]]
 class Job:
     """`builder` has plugins as paths; `source` are the files of the model, `calibrated_on` those of
     the calibration data and `checked_on` those of the accuracy check's, in their order. Data sets
-    are relative to `folder`."""
+    are relative to `folder`. `gpus` are those of this host that the engine can be built on, where
+    its backend builds on one."""
 
     variant: Variant
     key: PlanKey
@@ -33,6 +35,7 @@ class Job:
     folder: Path
     check: SamplesRecipe | None = None
     checked_on: Files
+    gpus: tuple[HostGpu, ...] = ()
 
 
 class ToolMissing(Exception):

@@ -12,12 +12,14 @@ from engineforge.errors import EngineForgeError
 from engineforge.store.index import Index
 from engineforge.store.local import LocalStore, Session
 from engineforge.store.manifest import PlanRecord
+from engineforge.worker.building import Building
 from engineforge.worker.chain import Chain, Model
 from engineforge.worker.conditions import Conditions
 from engineforge.worker.entries import Entries
 from engineforge.worker.importer import Importer
 from engineforge.worker.job import Job, StageFailed, ToolMissing
 from engineforge.worker.measured import CHECKS, SENSITIVITY, check_key, judged, read_measured
+from engineforge.worker.measuring import Measuring
 from engineforge.worker.outcome import (
     ENGINE,
     Built,
@@ -30,8 +32,12 @@ from engineforge.worker.outcome import (
 )
 from engineforge.worker.running import INTERRUPTED, Halted, Running
 from engineforge.worker.spare import Spare
+from engineforge.worker.stage import Stage
 
 _LOOK_SECONDS = 0.2
+
+_Found = Outcome | Future["_Found"]
+"""What a thread came to: an outcome, or another thread that carries the job on."""
 
 
 class Worker:
@@ -50,15 +56,12 @@ class Worker:
         self._store, self._session, self._index = store, session, index
         self._importer, self._conditions = importer, conditions
         self._running = Running()
-        self._chain = Chain(
-            store,
-            session,
-            Entries(store, session, index, conditions.now),
-            importer=importer,
-            spare=spare,
-            running=self._running,
-            conditions=conditions,
-        )
+        entries = Entries(store, session, index, conditions.now)
+        stage = Stage(store, session, entries, running=self._running, conditions=conditions)
+        self._chain = Chain(stage, importer)
+        self._building = Building(stage, spare)
+        self._measuring = Measuring(stage)
+        self._on_gpus: dict[tuple[str, ...], ThreadPoolExecutor] = {}
         self._lock = threading.Lock()
         self._left_to_import = 0
 
@@ -71,24 +74,34 @@ class Worker:
         run = {CHECKS: self._check, SENSITIVITY: self._sensitivity}[stage]
         return self._run(jobs, run)
 
-    def _run(self, jobs: Sequence[Job], carry_out: Callable[[Job], Outcome]) -> list[Outcome]:
+    def _run(self, jobs: Sequence[Job], carry_out: Callable[[Job], _Found]) -> list[Outcome]:
         self._left_to_import = len(jobs)
         pool = ThreadPoolExecutor(max_workers=self._conditions.jobs, thread_name_prefix="build")
-        futures: list[Future[Outcome]] = []
+        futures: list[Future[_Found]] = []
         try:
             futures = [pool.submit(self._one, job, carry_out) for job in jobs]
             return [_result(future) for future in futures]
         except BaseException:
             self._running.interrupt()
             self._importer.kill(INTERRUPTED)
-            for future in futures:
-                future.cancel()
             raise
         finally:
-            pool.shutdown(wait=True)
+            for each in (pool, *self._on_gpus.values()):
+                each.shutdown(wait=True, cancel_futures=True)
 
-    def _one(self, job: Job, carry_out: Callable[[Job], Outcome]) -> Outcome:
+    def _on_gpu(self, job: Job, carry_out: Callable[[Job], _Found]) -> Future[_Found]:
+        """Carry out the rest of a job on a thread of the GPUs that it may use, one for each GPU,
+        so that the threads of this run go on with the CPU stages of other jobs meanwhile."""
+        uuids = tuple(each.uuid for each in job.gpus)
+        with self._lock:
+            if uuids not in self._on_gpus:
+                self._on_gpus[uuids] = ThreadPoolExecutor(len(uuids), thread_name_prefix="gpu")
+            return self._on_gpus[uuids].submit(self._one, job, carry_out)
+
+    def _one(self, job: Job, carry_out: Callable[[Job], _Found]) -> _Found:
         outcome = self._outcome(job, carry_out)
+        if isinstance(outcome, Future):
+            return outcome
         if isinstance(outcome, Failed):
             if self._running.why == INTERRUPTED:
                 outcome = Skipped(why=INTERRUPTED)
@@ -99,7 +112,7 @@ class Worker:
         self._conditions.observe(Finished(job.variant.label, outcome))
         return outcome
 
-    def _outcome(self, job: Job, carry_out: Callable[[Job], Outcome]) -> Outcome:
+    def _outcome(self, job: Job, carry_out: Callable[[Job], _Found]) -> _Found:
         stopped = self._running.why
         if stopped is not None:
             self._imported_one()
@@ -138,9 +151,14 @@ class Worker:
         if done:
             self._importer.release()
 
-    def _build(self, job: Job) -> Outcome:
+    def _build(self, job: Job) -> _Found:
         _, model, entries = self._models(job)
-        obtained = self._chain.engine(job, model)
+        if job.gpus:
+            return self._on_gpu(job, lambda job: self._engine(job, model, entries))
+        return self._engine(job, model, entries)
+
+    def _engine(self, job: Job, model: Model, entries: dict[str, Digest]) -> Outcome:
+        obtained = self._building.engine(job, model)
         engine, path = obtained.entry.manifest.key, obtained.entry.file(ENGINE)
         entries["engine"] = engine
         if obtained.why is not None:
@@ -161,14 +179,14 @@ class Worker:
     def _check(self, job: Job) -> Outcome:
         source, typed, _ = self._models(job)
         key = check_key(job, source.digests, typed.digests)
-        checked = judged(job, self._chain.measured(job, source, typed, stage=CHECKS, key=key))
+        checked = judged(job, self._measuring.measured(job, source, typed, stage=CHECKS, key=key))
         if checked.failures and job.key.typed is not None:
             return replace(checked, advice=self._advice(job, source, typed))
         return checked
 
     def _advice(self, job: Job, source: Model, typed: Model) -> tuple[str, ...]:
         try:
-            return self._chain.advice(job, source, typed)
+            return self._measuring.advice(job, source, typed)
         except StageFailed as failure:
             said = (failure.error, *failure.log)
         except OSError as error:
@@ -179,13 +197,14 @@ class Worker:
     def _sensitivity(self, job: Job) -> Outcome:
         source, typed, _ = self._models(job)
         key = check_key(job, source.digests, typed.digests)
-        entry = self._chain.measured(job, source, typed, stage=SENSITIVITY, key=key)
+        entry = self._measuring.measured(job, source, typed, stage=SENSITIVITY, key=key)
         return Ranked(entry=entry.manifest.key, measured=read_measured(entry))
 
 
-def _result(future: Future[Outcome]) -> Outcome:
+def _result(future: Future[_Found]) -> Outcome:
     # Signals are handled in this thread, and one that comes while another thread starts a child
     # does not wake it (seen with CPython 3.11): so it looks up now and then.
     while not wait([future], _LOOK_SECONDS).done:
         continue
-    return future.result()
+    found = future.result()
+    return _result(found) if isinstance(found, Future) else found

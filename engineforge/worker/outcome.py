@@ -66,7 +66,8 @@ Outcome = Built | Reused | Checked | Ranked | Failed | Skipped
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A variant has reached a phase: importing, converting, building, publishing, measuring."""
+    """A variant has reached a phase: importing, converting, building, loading,
+    publishing, measuring."""
 
     label: str
     phase: str
@@ -74,8 +75,8 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Another process carries out this stage for the same key; `holder` is what it says of
-    itself."""
+    """Another process carries out this stage for the same key, or (`gpu`) has the GPU that this
+    one needs; `holder` is what it says of itself."""
 
     label: str
     stage: str

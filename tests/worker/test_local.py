@@ -37,6 +37,8 @@ def _run(
         jobs=1,
         keep_going=keep_going,
         timeout=None,
+        memory=None,
+        cold=False,
         environment=os.environ,
         about={},
         now=lambda: datetime.now(timezone.utc),

@@ -1,0 +1,149 @@
+"""The engine stage: an engine built from a model, on a GPU where its backend needs one."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from engineforge.digest import Digest, digest_value, document
+from engineforge.plan.keys import EngineKey
+from engineforge.store.local import Entry
+from engineforge.store.manifest import StoredFile
+from engineforge.worker.chain import Model
+from engineforge.worker.entries import Made, Obtained
+from engineforge.worker.gpus import Gpus, Lease
+from engineforge.worker.job import Job, StageFailed
+from engineforge.worker.outcome import ENGINE, Started
+from engineforge.worker.spare import Spare
+from engineforge.worker.stage import Stage
+from engineforge.worker.wire import write_profiles
+
+TIMINGS = "timing.cache"
+LAYERS = "layers.json"
+"""Of an engine's entry: the timing cache that it was built with, and what TensorRT made of it."""
+
+_LOG = "build.log"
+
+
+class Building:
+    """Builds engines, for all threads of a run; StageFailed says what failed."""
+
+    def __init__(self, stage: Stage, spare: Spare) -> None:
+        self._stage, self._spare = stage, spare
+        self._gpus = Gpus(stage.session, stage.conditions.now)
+
+    def engine(self, job: Job, model: Model) -> Obtained:
+        """The engine's entry; the record of one made now has the seconds that it took."""
+        key = EngineKey(model=model.digest, external=model.external, recipe=job.key.engine)
+
+        def make(staged: Path) -> Made:
+            return self._built(job, model, staged, cold=self._stage.conditions.cold)
+
+        obtained = self._stage.obtain(job, "engine", key, make)
+        self._stage.unchanged(job, "engine")
+        return obtained
+
+    def rebuilt(self, job: Job, model: Model, entry: Entry, folder: Path) -> Mapping[str, Any]:
+        """Build an entry's engine once more, from its own timing cache alone, into `folder`; the
+        record of that."""
+        timings = entry.file(TIMINGS) if TIMINGS in entry.manifest.files else None
+        return self._built(job, model, folder, timings=timings, cold=True).record
+
+    def _built(
+        self, job: Job, model: Model, staged: Path, *, timings: Path | None = None, cold: bool
+    ) -> Made:
+        stage = self._stage
+        stage.room_for(job, 1, "this engine")
+        with self._leased(job) as lease:
+            started, clock = stage.conditions.now(), time.monotonic()
+            stage.tell(Started(job.variant.label, "building"))
+            environment = stage.conditions.environment
+            request: dict[str, Any] = {
+                "op": "build",
+                "model": model.path,
+                "profiles": write_profiles(job.variant.profiles),
+                "builder": job.builder,
+                "target": document(job.variant.target),
+                "engine": staged / ENGINE,
+                "gpu": None,
+            }
+            child = None
+            if lease is None:
+                child = self._spare.take(job.variant.target.toolchain.backend)
+            else:
+                environment = lease.environment(environment)
+                request["gpu"] = lease.gpu.uuid
+                request["timings"] = timings
+                request["timings_out"] = staged / TIMINGS
+                if not cold:
+                    request["store"] = stage.store.root
+                    request["shared_timings"] = _timings_of(job, lease)
+            log = staged / _LOG
+            output = stage.ask(job, "engine", request, log, child=child, environment=environment)
+            seconds = round(time.monotonic() - clock, 3)
+            engine = StoredFile(int(output.pop("size")), Digest(output.pop("sha256")))
+            if (staged / ENGINE).stat().st_size != engine.size:
+                raise StageFailed("engine", "the engine file is short")
+            load = self._load_test(job, engine, staged, environment) if lease else _NOT_LOADED
+            gpu = lease.record(stage.conditions.now()) if lease else None
+        stage.tell(Started(job.variant.label, "publishing"))
+        about = {
+            "spec": job.variant.spec,
+            "variant": job.variant.name,
+            "target": job.variant.target.name,
+            "precision": job.variant.precision.name,
+            "source": job.model.name,
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": seconds,
+            "gpu": gpu,
+            "load_test": load,
+            **output,
+        }
+        return Made(record=stage.record(about), digests={ENGINE: engine})
+
+    @contextlib.contextmanager
+    def _leased(self, job: Job) -> Iterator[Lease | None]:
+        """A GPU of this build's own, where its backend builds on one."""
+        if not job.gpus:
+            yield None
+            return
+        with self._gpus.lease(job.gpus, self._stage.waiting(job, "gpu")) as lease:
+            yield lease
+
+    def _load_test(
+        self, job: Job, engine: StoredFile, staged: Path, environment: Mapping[str, str]
+    ) -> Mapping[str, Any]:
+        """What a fresh process says of the engine: one that does not load is not published."""
+        self._stage.tell(Started(job.variant.label, "loading"))
+        with self._stage.session.staged() as scratch:
+            request = {
+                "op": "load-test",
+                "engine": staged / ENGINE,
+                "sha256": engine.sha256,
+                "backend": job.variant.target.toolchain.backend,
+                "builder": job.builder,
+                "layers": scratch / LAYERS,
+            }
+            try:
+                log = scratch / "load.log"
+                found = self._stage.ask(job, "load", request, log, environment=environment)
+            except StageFailed as failure:
+                what = f"the engine was built, and does not load: {failure.error}"
+                raise StageFailed("engine", what, failure.log) from failure
+            if (scratch / LAYERS).exists():
+                shutil.move(scratch / LAYERS, staged / LAYERS)
+        return found
+
+
+_NOT_LOADED = {"loaded": False, "why": "TensorRT-RTX builds for GPUs that are not there"}
+
+
+def _timings_of(job: Job, lease: Lease) -> str:
+    """The name of the timing cache that all builds on such a GPU with this toolchain share. Total
+    memory is left out: drivers reserve different amounts of it."""
+    gpu = {name: value for name, value in document(lease.gpu.gpu).items() if name != "memory"}
+    return digest_value({"gpu": gpu, "toolchain": document(job.variant.target.toolchain)}).hex

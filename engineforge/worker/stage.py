@@ -1,0 +1,144 @@
+"""What every stage of a run stands on: entries obtained, children asked, and files that must be
+found as they were planned."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from engineforge.digest import Digest, digest_value
+from engineforge.errors import EngineForgeError
+from engineforge.store.index import stat_of
+from engineforge.store.local import LocalStore, Session
+from engineforge.worker.conditions import Conditions
+from engineforge.worker.entries import Entries, Made, Obtained
+from engineforge.worker.job import Files, Job, StageFailed
+from engineforge.worker.memory import Memory
+from engineforge.worker.outcome import Event, Waiting
+from engineforge.worker.process import Child, Crashed
+from engineforge.worker.running import Running
+
+_SPARE_BYTES = 64 << 20
+_CHILD_BYTES = 512 << 20
+_TIMES_WEIGHTS = 4
+
+
+class Stage:
+    """Shared by all threads of a run; StageFailed says what failed."""
+
+    def __init__(
+        self,
+        store: LocalStore,
+        session: Session,
+        entries: Entries,
+        *,
+        running: Running,
+        conditions: Conditions,
+    ) -> None:
+        self.store, self.session, self._entries = store, session, entries
+        self.running, self.conditions = running, conditions
+        self._memory = Memory(conditions.memory)
+        self._also_read: dict[Digest, Files] = {}
+
+    def tell(self, event: Event) -> None:
+        self.conditions.observe(event)
+
+    def reads_too(self, onnx: Digest, files: Files) -> None:
+        """The import of this key is made from these files, whichever variant asks for it."""
+        self._also_read[onnx] = files
+
+    def waiting(self, job: Job, stage: str) -> Callable[[str], None]:
+        """Says once for whom is waited; Halted ends that with the run."""
+        waited: set[str] = set()
+
+        def told(holder: str) -> None:
+            self.running.go_on()
+            if holder not in waited:
+                waited.add(holder)
+                self.tell(Waiting(job.variant.label, stage, holder))
+
+        return told
+
+    def obtain(self, job: Job, stage: str, key: object, make: Callable[[Path], Made]) -> Obtained:
+        """The entry of a key: there, made now, or made by whoever is waited for meanwhile."""
+
+        def unless_halted(staged: Path) -> Made:
+            self.running.go_on()
+            return make(staged)
+
+        try:
+            return self._entries.obtain(stage, key, unless_halted, self.waiting(job, stage))
+        except EngineForgeError as error:
+            raise StageFailed(stage, str(error)) from error
+
+    def record(self, more: Mapping[str, object]) -> dict[str, object]:
+        """What a manifest says of how its entry came to be."""
+        finished = self.conditions.now().isoformat(timespec="seconds")
+        return {**self.conditions.about, "finished": finished, **more}
+
+    def ask(
+        self,
+        job: Job,
+        stage: str,
+        request: Mapping[str, object],
+        log: Path,
+        *,
+        child: Child | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """What a child of its own answers, if no file of the job changed meanwhile; it is started
+        when there is memory for what it took before, or may take."""
+        name = f"{stage} {job.variant.label}"
+        usual = self._entries.index.peak(name)
+        guess = _CHILD_BYTES + _TIMES_WEIGHTS * job.interface.weight_bytes
+        with self._memory.room(usual or guess, self.running.go_on):
+            made = child or Child(log, environment or self.conditions.environment)
+            with self.running.child(made) as asked:
+                answer = self._answer(asked, job, stage, {**request, "log": log})
+        if "peak_memory" in answer:
+            self._entries.index.know_peak(name, answer["peak_memory"])
+        self.unchanged(job, stage)
+        return answer
+
+    def _answer(
+        self, asked: Child, job: Job, stage: str, request: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        try:
+            return asked.ask(request, timeout=self.conditions.timeout)
+        except EngineForgeError as error:
+            self.unchanged(job, stage)
+            # What a library answered is in the error; a crash has only its last words.
+            said = asked.log_tail(request["log"]) if isinstance(error, Crashed) else ()
+            raise StageFailed(stage, str(error), said) from error
+
+    def room_for(self, job: Job, times: int, what: str) -> None:
+        """Each is about as large as the weights; better to know before than after."""
+        free = shutil.disk_usage(self.store.root).free
+        needed = times * job.interface.weight_bytes + _SPARE_BYTES
+        if free < needed:
+            raise StageFailed(
+                "store",
+                f"the file system of '{self.store.root}' has {free >> 20} MiB free, and {what} "
+                f"may need {needed >> 20}",
+            )
+
+    def unchanged(self, job: Job, stage: str) -> None:
+        """StageFailed unless what a stage read is what was planned. An import may have read
+        another variant's files, of the same content then."""
+        shared = self._also_read.get(digest_value(job.key.onnx), {})
+        files = dict.fromkeys({**job.source, **shared}.items(), "onnx")
+        if stage == "typed":
+            files |= dict.fromkeys(job.calibrated_on.items(), "typed")
+        elif stage in ("checks", "sensitivity"):
+            files |= dict.fromkeys(job.checked_on.items(), stage)
+        for (path, (_, stat)), of in files.items():
+            try:
+                # Equal bytes now would not tell what was read meanwhile.
+                same = stat_of(path) == stat
+            except OSError:
+                same = False
+            if not same:
+                message = f"'{path.name}' changed, or was touched, while it was being read"
+                raise StageFailed(of, f"{message}; run again")
