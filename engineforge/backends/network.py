@@ -48,7 +48,7 @@ def _parser_error(trt: ModuleType, error: Any) -> str:  # noqa: ANN401 - the par
     elif error.node_name() or error.node_operator():
         name = f"'{error.node_name()}'" if error.node_name() else str(error.node())
         where = f"node {name} (operator {error.node_operator()}): "
-    return f"{where}{error.desc()} [{error.code().name}]"
+    return f"{where}{error.desc()} [{str(error.code()).rpartition('.')[2]}]"
 
 
 def add_profile(

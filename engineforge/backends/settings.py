@@ -86,8 +86,11 @@ class Settings:
                     found = getattr(config, option.api)
                 case "enum":
                     attribute = _ENUM_ATTRIBUTES[option.api]
-                    setattr(config, attribute, getattr(getattr(trt, option.api), value.upper()))
-                    found = getattr(config, attribute).name.lower()
+                    member = getattr(getattr(trt, option.api), value.upper())
+                    setattr(config, attribute, member)
+                    kept = getattr(config, attribute)
+                    # A member may have two names, and gives the older one.
+                    found = value if kept == member else kept.name.lower()
                 case "pool":
                     pool = getattr(trt.MemoryPoolType, option.api)
                     config.set_memory_pool_limit(pool, value)

@@ -27,7 +27,13 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     specs = world.paths(args)
     with world.project(args, specs) as project:
-        plan = project.plan(specs, world.selection(args), paranoid=args.paranoid, to_build=True)
+        plan = project.plan(
+            specs,
+            world.selection(args),
+            paranoid=args.paranoid,
+            to_build=not args.prepare,
+            jobs=args.prepare,
+        )
         if not args.json:
             world.say_notes(plan.notes)
         if plan.problems and not args.keep_going:
@@ -56,7 +62,8 @@ def _carry_out(args: argparse.Namespace, project: Project, plan: Plan) -> list[O
             world.say(line)
     expected = {each.label: each.seconds for each in plan.stale}
     with progress(sys.stderr, os.environ, expected) as observe:
-        return project.build(plan, conditions(args, world.about(project.root), observe))
+        about = world.about(project.root)
+        return project.build(plan, conditions(args, about, observe), prepare=args.prepare)
 
 
 def conditions(

@@ -42,6 +42,6 @@ def _ask(request: Mapping[str, object]) -> dict[str, Any]:
             raise HostUnfit(error.args[0], hint=error.hint) from error
         except EngineForgeError as error:
             said = "".join(f"\n  {line}" for line in child.log_tail())
-            raise HostUnfit(f"{error}{said}") from error
+            raise HostUnfit(f"asking NVIDIA's libraries: {error}{said}") from error
         finally:
             child.close()

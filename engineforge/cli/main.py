@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from engineforge import __version__
+from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError, HostUnfit, SpecError
 
 _INTERRUPTED = 130
@@ -133,6 +134,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="use no timing cache, and add to none (classic TensorRT)",
     )
+    build.add_argument(
+        "--prepare",
+        action="store_true",
+        help="only import and convert, also for targets of other hosts; engines come later",
+    )
     build.add_argument("--dry-run", action="store_true", help="plan only")
     build.add_argument("--explain", action="store_true", help="say first why what is stale")
     build.add_argument("--paranoid", action="store_true", help="trust nothing remembered, hash all")
@@ -160,6 +166,24 @@ def parser() -> argparse.ArgumentParser:
         "paths", nargs="*", metavar="SPEC", help="only entries of these specs (default: all)"
     )
     _common(verify)
+
+    for name, text in (
+        ("run", "run an engine once, on arrays in files"),
+        ("bench", "measure an engine, as trtexec does"),
+    ):
+        made = command(name, name, text)
+        made.add_argument(
+            "what", metavar="WHAT", help="a spec, the folder of an entry, or an engine file"
+        )
+        _selectors(made)
+        _common(made)
+        made.add_argument(
+            "--sha256", type=_digest, metavar="sha256:…", help="what a file alone must be"
+        )
+        made.add_argument("--gpu", default="0", metavar="GPU", help="a number or UUID (default: 0)")
+        made.add_argument("--plugin", action="append", default=[], metavar="FILE")
+        made.add_argument("--profile", type=int, metavar="N", help="the optimization profile")
+        (_run_arguments if name == "run" else _bench_arguments)(made)
 
     schema = command("schema", "schema", "print the JSON Schema of specs or of targets.yaml")
     schema.add_argument("kind", nargs="?", choices=("spec", "targets"), default="spec")
@@ -208,6 +232,43 @@ def _running(made: argparse.ArgumentParser, when: str = "") -> None:
     made.add_argument(
         "--timeout", type=_positive, metavar="S", help=f"{when}seconds that a step may take"
     )
+
+
+def _run_arguments(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="NAME=FILE.npy, or FILE.npz with an array for each input",
+    )
+    made.add_argument(
+        "--output",
+        action="append",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="NAME=FILE.npy, or a folder for all outputs",
+    )
+
+
+def _bench_arguments(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--shapes", action="append", default=[], metavar="NAME=8x3x224x224", help="of an input"
+    )
+    made.add_argument(
+        "--at", choices=("min", "opt", "max"), default="opt", help="of the profile (default: opt)"
+    )
+    made.add_argument("--warm-up", type=float, default=200, metavar="MS", help="(default: 200)")
+    made.add_argument("--duration", type=float, default=3, metavar="S", help="(default: 3)")
+    made.add_argument("--iterations", type=_positive, default=10, metavar="N", help="at least")
+    made.add_argument("--streams", type=_positive, default=1, metavar="N", help="at once")
+    made.add_argument("--cuda-graph", action="store_true", help="replay a captured graph")
+    made.add_argument("--no-transfers", action="store_true", help="leave out H2D and D2H")
+    made.add_argument("--layers", action="store_true", help="profile each layer as well")
+
+
+def _digest(text: str) -> Digest:
+    return Digest(text)
 
 
 def _gpus(made: argparse.ArgumentParser) -> None:

@@ -69,6 +69,7 @@ class Project:
         versions: Mapping[str, str] | None = None,
         paranoid: bool = False,
         to_build: bool = False,
+        jobs: bool = False,
         checks: bool = False,
         data_may_miss: bool = False,
     ) -> Plan:
@@ -76,9 +77,9 @@ class Project:
 
         `to_build` lets TensorRT load meanwhile, for the build that is to follow; `versions` plans
         for other toolchain versions, by backend; `paranoid` trusts nothing that was remembered;
-        `checks` reads every spec, and the data of its accuracy check, so that all variants have
-        jobs; with `data_may_miss`, what is wrong with that data is a note. What is wrong with
-        specs and targets is in the plan.
+        `jobs` reads every spec, so that all variants have one; `checks` does, and reads the data of
+        accuracy checks too; with `data_may_miss`, what is wrong with that data is a note. What is
+        wrong with specs and targets is in the plan.
         """
         if paranoid:
             self.index.forget()
@@ -95,7 +96,7 @@ class Project:
                 continue
             try:
                 planned = None
-                if not versions and not checks:
+                if not (versions or jobs or checks):
                     planned = up_to_date(
                         self.store, self.index, file, name, targets=targets, shown=self._shown
                     )
@@ -128,19 +129,25 @@ class Project:
         )
         return plan
 
-    def build(self, plan: Plan, conditions: Conditions) -> list[Outcome]:
-        """Carry a plan out: an outcome for each of its variants, in their order."""
-        jobs = {v.label: v.job for v in plan.stale if v.job is not None and v.unfit is None}
+    def build(self, plan: Plan, conditions: Conditions, *, prepare: bool = False) -> list[Outcome]:
+        """Carry a plan out: an outcome for each of its variants, in their order. With `prepare`
+        only what comes before the engine, also for engines that another host has to build."""
+        jobs = {
+            each.label: each.job
+            for each in plan.stale
+            if each.job is not None and (prepare or each.unfit is None)
+        }
         outcomes: dict[str, Outcome] = {}
         if jobs:
             with self._worker(conditions) as worker:
-                outcomes = dict(zip(jobs, worker.build(list(jobs.values())), strict=True))
+                run = worker.prepare if prepare else worker.build
+                outcomes = dict(zip(jobs, run(list(jobs.values())), strict=True))
         for variant in plan.variants:
             if isinstance(variant.state, UpToDate):
                 engine = variant.state.engine
                 path = self.store.entry_path("engine", engine) / ENGINE
                 outcomes[variant.label] = Reused(engine=engine, path=path, why="nothing changed")
-            elif variant.unfit is not None:
+            elif variant.label not in outcomes and variant.unfit is not None:
                 outcomes[variant.label] = Skipped(why=variant.unfit, unfit=True)
         return [outcomes[variant.label] for variant in plan.variants]
 

@@ -9,7 +9,16 @@ from engineforge.errors import Problem
 from engineforge.plan.planner import Changed, EntryMissing, NeverBuilt, Reason, UpToDate
 from engineforge.project.plans import Effort, Plan, PlannedVariant
 from engineforge.store.local import Entry
-from engineforge.worker.outcome import Built, Checked, Failed, Outcome, Ranked, Reused, Skipped
+from engineforge.worker.outcome import (
+    Built,
+    Checked,
+    Failed,
+    Outcome,
+    Prepared,
+    Ranked,
+    Reused,
+    Skipped,
+)
 
 FORMAT = 1
 
@@ -83,6 +92,8 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
             }
         case Reused(engine=engine, path=path, why=why):
             return {"outcome": "reused", "engine": engine, "path": str(path), "why": why}
+        case Prepared(stage=stage, entry=entry):
+            return {"outcome": "prepared", "stage": stage, "entry": entry}
         case Checked(entry=entry, measured=measured, failures=failures, advice=advice):
             return {
                 "outcome": "failed" if failures else "passed",

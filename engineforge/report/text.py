@@ -9,7 +9,16 @@ from typing import Any
 from engineforge.plan.planner import Changed, Stale, UpToDate
 from engineforge.project.plans import Plan, PlannedVariant
 from engineforge.store.local import Entry
-from engineforge.worker.outcome import Built, Checked, Failed, Outcome, Ranked, Reused, Skipped
+from engineforge.worker.outcome import (
+    Built,
+    Checked,
+    Failed,
+    Outcome,
+    Prepared,
+    Ranked,
+    Reused,
+    Skipped,
+)
 
 _FEW_CHANGES = 2
 _SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
@@ -99,6 +108,8 @@ def outcome(found: Outcome) -> str:
             return f"up to date  {path}"
         case Reused(path=path, why=why):
             return f"reused, {why}  {path}"
+        case Prepared(stage=stage, entry=entry):
+            return f"prepared, {stage} {entry.short}"
         case Checked(failures=failures):
             return "failed its accuracy check" if failures else "passed its accuracy check"
         case Ranked():
@@ -120,10 +131,14 @@ def failure_lines(label: str, failed: Failed) -> Iterator[str]:
 def build_summary(outcomes: Sequence[Outcome], problems: int, seconds: float) -> str:
     counts = Counter(type(each).__name__ for each in outcomes)
     parts = [f"{counts['Built']} built", f"{counts['Reused']} reused"]
-    parts += [f"{counts[name]} {name.lower()}" for name in ("Failed", "Skipped") if counts[name]]
+    parts += [
+        f"{counts[name]} {name.lower()}"
+        for name in ("Prepared", "Failed", "Skipped")
+        if counts[name]
+    ]
     if problems:
         parts.append(f"{counted(problems, 'problem')} in specs")
-    if not counts["Built"] and not counts["Failed"] and not counts["Skipped"] and not problems:
+    if set(counts) <= {"Reused"} and not problems:
         verb = "is" if len(outcomes) == 1 else "are"
         return f"nothing to do: {counted(len(outcomes), 'variant')} {verb} up to date"
     return f"{counted(len(outcomes), 'variant')}: {', '.join(parts)} in {duration(seconds)}"

@@ -262,6 +262,12 @@ def _unknown_settings(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"names": settings.unknown_settings(library.load(request["backend"]))}
 
 
+def _on_engine(request: Mapping[str, Any]) -> dict[str, Any]:
+    from engineforge.runtime.operations import OPERATIONS
+
+    return OPERATIONS[request["op"]](request)
+
+
 def _gpus(request: Mapping[str, Any]) -> dict[str, Any]:
     from engineforge.backends import gpu
 
@@ -302,12 +308,18 @@ _OPERATIONS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "checks": _measure,
     "sensitivity": _sensitivity,
     "advise": _advise,
+    "run": _on_engine,
+    "bench": _on_engine,
+    "load-test": _on_engine,
+    "layers": _on_engine,
     "unknown-settings": _unknown_settings,
     "gpus": _gpus,
 }
 
 # Work that has a process to itself, and a log.
-_ALONE = frozenset({"type", "build", "checks", "sensitivity", "advise"})
+_ALONE = frozenset(
+    ["type", "build", "load-test", "layers", "run", "bench", "checks", "sensitivity", "advise"]
+)
 
 if __name__ == "__main__":
     main()

@@ -26,6 +26,7 @@ from engineforge.worker.outcome import (
     Failed,
     Finished,
     Outcome,
+    Prepared,
     Ranked,
     Reused,
     Skipped,
@@ -68,6 +69,10 @@ class Worker:
     def build(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The outcomes in the order of the jobs. KeyboardInterrupt kills the children first."""
         return self._run(jobs, self._build)
+
+    def prepare(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """The same up to the engine: what needs no GPU."""
+        return self._run(jobs, self._prepare)
 
     def check(self, jobs: Sequence[Job], stage: str = CHECKS) -> list[Outcome]:
         """The same for accuracy checks, or for what each layer costs (`sensitivity`)."""
@@ -150,6 +155,11 @@ class Worker:
             done = self._left_to_import == 0
         if done:
             self._importer.release()
+
+    def _prepare(self, job: Job) -> Outcome:
+        _, _, entries = self._models(job)
+        stage, entry = list(entries.items())[-1]
+        return Prepared(stage=stage, entry=entry)
 
     def _build(self, job: Job) -> _Found:
         _, model, entries = self._models(job)

@@ -30,6 +30,15 @@ class Reused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """All stages before the engine's are there, for a host that can build it: the key of the last
+    of them."""
+
+    stage: str
+    entry: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
     stage: str
     error: str
@@ -61,7 +70,7 @@ class Ranked:
     measured: Mapping[str, Any]
 
 
-Outcome = Built | Reused | Checked | Ranked | Failed | Skipped
+Outcome = Built | Reused | Prepared | Checked | Ranked | Failed | Skipped
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,8 +290,9 @@ def machine(
 
 _MODULE = """\
 import os
-from tests.backends import machines
-_machine = machines.machine({devices}, visible=os.environ.get("CUDA_VISIBLE_DEVICES"), {broken})
+from tests.backends.machines import OTHER_UUID, Device, Status, h200, machine, partition
+_shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+_machine = machine(*[{devices}], visible=_shown, **dict({broken}))
 def __getattr__(name):
     return getattr(_machine.{which}, name)
 """

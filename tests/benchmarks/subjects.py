@@ -6,17 +6,16 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
-from tests.models import Dim, save
+from tests.models import save
+from tests.networks import graph_of, resnet50
 
 CAPABILITIES = ("8.9", "8.0", "8.6", "12.0")
 """Those of the targets: a spec builds for the first, or with `-four` in its name for each."""
@@ -135,7 +134,7 @@ def _add(specs: Path, subject: Subject) -> None:
     path = specs / subject.path
     match subject.name:
         case "resnet50":
-            _resnet50(path)
+            resnet50(path)
         case "mlp-1gb":
             _mlp(path, external=None)
         case "mlp-1gb-external":
@@ -153,74 +152,4 @@ def _mlp(path: Path, *, external: str | None) -> None:
         nodes.append(helper.make_node("Relu", [f"m{i}"], [f"y{i}"], name=f"relu{i}"))
         last = f"y{i}"
     ends = {"x": ("batch", _WIDTH), last: ("batch", _WIDTH)}
-    save(_graph(nodes, weights, ends), path, external=external)
-
-
-class _Layers:
-    """Convolutions with bias and ReLU, one after the other."""
-
-    def __init__(self) -> None:
-        self.random = np.random.default_rng(0)
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-
-    def weight(self, name: str, shape: Sequence[int]) -> str:
-        scale = np.float32(1 / np.sqrt(np.prod(shape[1:])))
-        values = self.random.standard_normal(shape, dtype=np.float32) * scale
-        self.weights.append(numpy_helper.from_array(values, name))
-        return name
-
-    def node(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:  # noqa: ANN401 - as `make_node`
-        name = f"{kind.lower()}{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [f"{name}:0"], name=name, **attributes))
-        return f"{name}:0"
-
-    def conv(self, x: str, into: int, out: int, *, size: int, stride: int = 1) -> str:
-        name = f"w{len(self.weights)}"
-        weight = self.weight(name, (out, into, size, size))
-        bias = self.weight(f"{name}.bias", (out,))
-        return self.node(
-            "Conv",
-            [x, weight, bias],
-            kernel_shape=[size, size],
-            strides=[stride, stride],
-            pads=[size // 2] * 4,
-        )
-
-    def bottleneck(self, x: str, into: int, width: int, stride: int) -> str:
-        y = self.node("Relu", [self.conv(x, into, width, size=1)])
-        y = self.node("Relu", [self.conv(y, width, width, size=3, stride=stride)])
-        y = self.conv(y, width, 4 * width, size=1)
-        if into != 4 * width:
-            x = self.conv(x, into, 4 * width, size=1, stride=stride)
-        return self.node("Relu", [self.node("Add", [x, y])])
-
-
-def _resnet50(path: Path) -> None:
-    """ResNet-50 (He et al. 2015, table 1), normalization folded into the convolutions: 102 MB."""
-    layers = _Layers()
-    y = layers.node("Relu", [layers.conv("image", 3, 64, size=7, stride=2)])
-    y = layers.node("MaxPool", [y], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
-    channels = 64
-    for stage, blocks in enumerate((3, 4, 6, 3)):
-        width = 64 << stage
-        for block in range(blocks):
-            y = layers.bottleneck(y, channels, width, 2 if stage > 0 and block == 0 else 1)
-            channels = 4 * width
-    y = layers.node("Flatten", [layers.node("GlobalAveragePool", [y])])
-    head = layers.weight("fc", (1000, channels))
-    y = layers.node("Gemm", [y, head, layers.weight("fc.bias", (1000,))], transB=1)
-    ends = {"image": ("batch", 3, 224, 224), y: ("batch", 1000)}
-    save(_graph(layers.nodes, layers.weights, ends), path)
-
-
-def _graph(
-    nodes: Sequence[onnx.NodeProto],
-    weights: Sequence[onnx.TensorProto],
-    ends: Mapping[str, Sequence[Dim]],
-) -> onnx.GraphProto:
-    """`ends` are the input and the output, in that order."""
-    taken, given = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in ends.items()
-    )
-    return helper.make_graph(nodes, "benchmark", [taken], [given], weights)
+    save(graph_of(nodes, weights, ends), path, external=external)

@@ -25,12 +25,11 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Installs a machine; `h200()` and `partition()` are devices."""
+    """Installs a machine that has devices given as text: `h200(), partition()`."""
 
     def installed(devices: str, **more: str) -> None:
-        named = devices.replace("h200", "machines.h200").replace("partition", "machines.partition")
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        install(tmp_path / "machine", monkeypatch.setenv, named, **more)
+        install(tmp_path / "machine", monkeypatch.setenv, devices, **more)
 
     return installed
 
@@ -97,7 +96,7 @@ def test_json_and_yaml_say_the_same(forge: Forge, gpus: Install, site: Site) -> 
 
 
 def test_each_kind_of_gpu_is_detected_once(forge: Forge, gpus: Install, site: Site) -> None:
-    gpus("h200(), h200(uuid=machines.OTHER_UUID, memory=150000000000), partition()")
+    gpus("h200(), h200(uuid=OTHER_UUID, memory=150000000000), partition()")
     site.has(TENSORRT_8)
     assert forge.run("target", "detect", "--json").json.keys() == {
         "rtx-cuda13",
@@ -120,8 +119,8 @@ def test_a_detected_partition_is_another_target_than_its_gpu(
 def test_gpus_of_one_name_and_two_kinds_are_told_apart(
     forge: Forge, gpus: Install, site: Site
 ) -> None:
-    less = "{**machines.h200().attributes, 'ECC_ENABLED': 0}"
-    gpus(f"h200(), machines.Device(uuid=machines.OTHER_UUID, attributes={less})")
+    less = "{**h200().attributes, 'ECC_ENABLED': 0}"
+    gpus(f"h200(), Device(uuid=OTHER_UUID, attributes={less})")
     site.has(TENSORRT_8)
     targets = _parsed(forge.run("target", "detect").out)
     assert [name for name in targets if "h200" in name] == ["h200", "h200-2"]
@@ -153,7 +152,7 @@ def test_classic_tensorrt_without_a_gpu_is_said(forge: Forge, gpus: Install, sit
     assert "this host shows none" in result.err
 
 
-UNREADABLE = "broken_cuda={'cuDeviceTotalMem': machines.Status.CUDA_ERROR_INVALID_DEVICE}"
+UNREADABLE = "broken_cuda={'cuDeviceTotalMem': Status.CUDA_ERROR_INVALID_DEVICE}"
 
 
 def test_an_identity_that_cannot_be_read_is_an_error_and_no_target(

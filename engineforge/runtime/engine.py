@@ -1,0 +1,179 @@
+"""An engine: verified, loaded, and run by any number of threads."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from engineforge.digest import Digest
+from engineforge.errors import EngineForgeError
+from engineforge.runtime.context import Context, Outputs, ProfileTaken
+from engineforge.runtime.cuda import Device, Event, Stream
+from engineforge.runtime.dlpack import Borrowed
+from engineforge.runtime.engine_file import EngineFile, read_engine
+from engineforge.runtime.inputs import Given, given, request_of
+from engineforge.runtime.interface import Interface
+from engineforge.runtime.loaded import Loaded
+
+_CONTEXTS = 4
+
+
+class Engine:
+    """A loaded engine; a context manager, whose end gives all back in the order that TensorRT
+    needs. `interface` says what it takes and gives."""
+
+    def __init__(self, loaded: Loaded, file: EngineFile, contexts: int) -> None:
+        self.path, self.sha256, self.backend = file.path, file.sha256, file.backend
+        self.interface: Interface = loaded.interface
+        self.loaded = loaded
+        self._most = contexts
+        self._arrivals = Stream()
+        self._change = threading.Condition()
+        self._idle: list[Context] = []
+        self._made: list[Context] = []
+        self._given: list[Context] = []
+        self._alone: set[int] = set()
+        self._closed = False
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        sha256: Digest | None = None,
+        backend: str | None = None,
+        plugins: Sequence[Path] = (),
+        log: TextIO | None = None,
+        device: int | str = 0,
+        contexts: int = _CONTEXTS,
+        weight_streaming_budget: int | None = None,
+    ) -> Engine:
+        """Verify and load the engine of an entry's folder, a file with its manifest beside it, or
+        any file by `sha256`; on the GPU of that index or UUID.
+
+        `contexts` are the most runs at once, each with memory of its own; TensorRT's words go to
+        `log`; `weight_streaming_budget` are the bytes of weights kept on the GPU (10 and later).
+        StoreCorrupt and EngineRefused where it must not be deserialized, HostUnfit where this host
+        cannot: in that order, and all before TensorRT sees a byte.
+        """
+        file = read_engine(Path(path), sha256=sha256, backend=backend)
+        loaded = Loaded(
+            file,
+            device=Device(device),
+            plugins=plugins,
+            log=log,
+            weight_streaming_budget=weight_streaming_budget,
+        )
+        try:
+            with loaded.device:
+                return cls(loaded, file, contexts)
+        except BaseException:
+            loaded.close()
+            raise
+
+    def run(
+        self, inputs: Mapping[str, Any], profile: int | None = None, *, device: bool = False
+    ) -> Outputs:
+        """The outputs by name for inputs by name, as `Context.run`; in the profile that fits, or in
+        the one that is asked for. Any thread may call it."""
+        with contextlib.ExitStack() as borrowed:
+            arrays = given(inputs, self._arrivals, borrowed)
+            with self._borrowed_context(arrays, profile) as held:
+                if arrays is not inputs and any(isinstance(a, Borrowed) for a in arrays.values()):
+                    with self.loaded.device, Event() as arrived:
+                        arrived.record(self._arrivals)
+                        held.stream.wait(arrived)
+                return held.run_given(arrays, device=device)
+
+    def context(self, profile: int = 0, *, cuda_graph: bool = False) -> Context:
+        """A context of one's own, for one profile; with `cuda_graph`, runs replay a CUDA graph that
+        is made at the first run of each shape. It ends with the engine, or when it is closed."""
+        with self._change:
+            self._open()
+            try:
+                made = Context(self.loaded, profile, cuda_graph=cuda_graph)
+            except ProfileTaken:
+                self._close_idle(profile)
+                made = Context(self.loaded, profile, cuda_graph=cuda_graph)
+            self._given.append(made)
+            return made
+
+    @contextlib.contextmanager
+    def _borrowed_context(self, arrays: Given, profile: int | None) -> Iterator[Context]:
+        held = self._bound_already(arrays, profile)
+        if held is None:
+            self.interface.check(arrays)
+            index = self.interface.profile_for(request_of(self.interface, arrays), profile)
+            held = self._obtain(index)
+        try:
+            yield held
+        finally:
+            with self._change:
+                self._idle.append(held)
+                self._change.notify()
+
+    def _bound_already(self, arrays: Given, profile: int | None) -> Context | None:
+        with self._change:
+            self._open()
+            for at, each in enumerate(self._idle):
+                if profile in (None, each.profile) and each.takes(arrays):
+                    return self._idle.pop(at)
+        return None
+
+    def _obtain(self, profile: int) -> Context:
+        with self._change:
+            while True:
+                self._open()
+                for at, each in enumerate(self._idle):
+                    if each.profile == profile:
+                        return self._idle.pop(at)
+                ours = any(each.profile == profile for each in self._made)
+                if len(self._made) >= self._most and self._idle:
+                    self._close_idle(self._idle[0].profile)
+                elif len(self._made) >= self._most or (ours and profile in self._alone):
+                    self._change.wait()
+                    continue
+                try:
+                    made = Context(self.loaded, profile)
+                except ProfileTaken:
+                    if not ours:
+                        raise
+                    self._alone.add(profile)
+                    continue
+                self._made.append(made)
+                return made
+
+    def _close_idle(self, profile: int) -> None:
+        """With the lock held: end the idle contexts of a profile."""
+        for each in [each for each in self._idle if each.profile == profile]:
+            self._idle.remove(each)
+            self._made.remove(each)
+            each.close()
+
+    def _open(self) -> None:
+        if self._closed:
+            raise EngineForgeError(f"the engine '{self.path}' is closed")
+
+    def close(self) -> None:
+        """Wait for runs under way, then end contexts, engine and runtime, in that order."""
+        with self._change:
+            if self._closed:
+                return
+            self._closed = True
+            self._change.notify_all()
+            while len(self._idle) < len(self._made):
+                self._change.wait()
+            for each in [*self._made, *self._given]:
+                each.close()
+            self._made, self._idle, self._given = [], [], []
+        self._arrivals.close()
+        self.loaded.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

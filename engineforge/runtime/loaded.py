@@ -1,0 +1,169 @@
+"""An engine deserialized by TensorRT: the objects of its API, and what differs between versions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TextIO
+
+from engineforge.backends.library import FLAVOURS, generation, load, loaded_version
+from engineforge.errors import EngineForgeError, HostUnfit
+from engineforge.runtime.cuda import Device, Stream
+from engineforge.runtime.engine_file import EngineFile, EngineRefused
+from engineforge.runtime.interface import Interface, Tensor
+from engineforge.runtime.messages import Messages, speaker
+from engineforge.spec.model import InputRange, ShapeRange
+
+_TEN = 10
+# From it on there are weight streaming, 64-bit sizes and 64-bit values of shape tensors.
+
+
+class RunError(EngineForgeError):
+    """TensorRT did not do what was asked; the message has its own words."""
+
+
+class Loaded:
+    """`cuda_engine`, deserialized from verified bytes on `device`, and its `interface`.
+
+    EngineRefused where TensorRT does not take it, or the loaded library or the GPU is another than
+    it was built for; HostUnfit where this host has no such library.
+    """
+
+    def __init__(
+        self,
+        file: EngineFile,
+        *,
+        device: Device,
+        plugins: Sequence[Path],
+        log: TextIO | None,
+        weight_streaming_budget: int | None,
+    ) -> None:
+        file.check_gpu(device.name, device.compute_capability)
+        self.device = device
+        self.trt: Any = _import(file.backend)
+        file.check_version(loaded_version(file.backend))
+        self.generation = generation(self.trt)
+        self.messages = Messages(log)
+        self._lock = threading.Lock()
+        self._speaker = speaker(file.backend)
+        self._speaker.listen(self.messages)
+        self.runtime: Any = None
+        self.cuda_engine: Any = None
+        try:
+            with device:
+                self._deserialize(file, plugins)
+                if weight_streaming_budget is not None:
+                    self._stream_weights(weight_streaming_budget)
+                self.interface = _interface(self.trt, self.cuda_engine, self.generation)
+        except BaseException:
+            self.close()
+            raise
+
+    def _deserialize(self, file: EngineFile, plugins: Sequence[Path]) -> None:
+        trt, logger = self.trt, self._speaker.logger
+        self.messages.errors()
+        runtime = self.runtime = trt.Runtime(logger)
+        if trt.__name__ != FLAVOURS["tensorrt_rtx"].module:
+            trt.init_libnvinfer_plugins(logger, "")
+        registry = runtime.get_plugin_registry()
+        for plugin in plugins:
+            if registry.load_library(str(plugin)) is None:
+                told = self.messages.told()
+                raise RunError(f"the plugin library '{plugin}' does not load{told}")
+        # Such an engine brings a small runtime of its own, which is code; its bytes were verified.
+        runtime.engine_host_code_allowed = file.version_compatible
+        self.cuda_engine = runtime.deserialize_cuda_engine(file.data)
+        errors = self.messages.errors()
+        if self.cuda_engine is None or errors:
+            said = "".join(f"\n  {line}" for line in errors[:8])
+            raise EngineRefused(f"TensorRT does not take '{file.path}'{said}")
+
+    def _stream_weights(self, budget: int) -> None:
+        cuda_engine = self.cuda_engine
+        if self.generation < _TEN:
+            raise RunError("weight streaming needs TensorRT 10 or later")
+        if cuda_engine.streamable_weights_size == 0:
+            hint = "builder: {weight_streaming: true}"
+            raise RunError("the engine was built without weight streaming", hint=hint)
+        cuda_engine.weight_streaming_budget_v2 = budget
+        if cuda_engine.weight_streaming_budget_v2 != budget:
+            kept = cuda_engine.weight_streaming_budget_v2
+            raise RunError(f"a budget of {budget} bytes was set, and TensorRT kept {kept}")
+
+    def new_context(self, profile: int, stream: Stream) -> Any:  # noqa: ANN401
+        """An execution context for a profile; None where another one has taken it, as TensorRT 8
+        lets only one have it unless the engine was built with PROFILE_SHARING_0806."""
+        with self._lock:
+            context = self.cuda_engine.create_execution_context()
+            if context is None:
+                raise RunError(
+                    f"TensorRT made no execution context{self.messages.told()}",
+                    hint="it may lack GPU memory: each context has its own",
+                )
+            if context.active_optimization_profile != profile:
+                if not context.set_optimization_profile_async(profile, stream.handle):
+                    self.messages.errors()
+                    return None
+                stream.synchronize()
+            return context
+
+    @property
+    def device_memory(self) -> int:
+        """Bytes of scratch memory that each context takes."""
+        if self.generation < _TEN:
+            return int(self.cuda_engine.device_memory_size)
+        return int(self.cuda_engine.device_memory_size_v2)
+
+    def close(self) -> None:
+        """After the contexts: TensorRT's objects end in the order in which they need each other."""
+        self.cuda_engine = None
+        self.runtime = None
+        self._speaker.leave(self.messages)
+
+
+def _import(backend: str) -> ModuleType:
+    try:
+        return load(backend)
+    except (ImportError, OSError) as error:
+        raise HostUnfit(
+            f"'{FLAVOURS[backend].module}' does not load here: {error}",
+            hint="install the version that the engine was built with",
+        ) from error
+
+
+def _interface(trt: Any, cuda_engine: Any, api: int) -> Interface:  # noqa: ANN401
+    tensors: dict[str, dict[str, Tensor]] = {"INPUT": {}, "OUTPUT": {}}
+    for index in range(cuda_engine.num_io_tensors):
+        name = cuda_engine.get_tensor_name(index)
+        tensors[cuda_engine.get_tensor_mode(name).name][name] = Tensor(
+            name=name,
+            dtype=cuda_engine.get_tensor_dtype(name).name,
+            dims=tuple(cuda_engine.get_tensor_shape(name)),
+            on_host=cuda_engine.get_tensor_location(name) == trt.TensorLocation.HOST,
+            shape_tensor=bool(cuda_engine.is_shape_inference_io(name)),
+            layout=cuda_engine.get_tensor_format(name).name,
+        )
+    profiles = [
+        {name: _range(cuda_engine, api, profile, each) for name, each in tensors["INPUT"].items()}
+        for profile in range(cuda_engine.num_optimization_profiles)
+    ]
+    return Interface(inputs=tensors["INPUT"], outputs=tensors["OUTPUT"], profiles=profiles)
+
+
+def _range(cuda_engine: Any, api: int, profile: int, tensor: Tensor) -> InputRange:  # noqa: ANN401
+    shape = ShapeRange(min=tensor.dims, opt=tensor.dims, max=tensor.dims)
+    if -1 in tensor.dims:
+        low, opt, high = cuda_engine.get_tensor_profile_shape(tensor.name, profile)
+        shape = ShapeRange(min=tuple(low), opt=tuple(opt), max=tuple(high))
+    values = None
+    if tensor.shape_tensor and tensor.on_host:
+        if api < _TEN:
+            found = cuda_engine.get_profile_shape_input(profile, tensor.name)
+        else:
+            # Its docstring has the names of the two arguments swapped.
+            found = cuda_engine.get_tensor_profile_values(profile, tensor.name)
+        if found:
+            values = ShapeRange(min=tuple(found[0]), opt=tuple(found[1]), max=tuple(found[2]))
+    return InputRange(shape=shape, values=values)
