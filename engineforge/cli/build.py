@@ -14,7 +14,7 @@ from engineforge.errors import EngineForgeError, HostUnfit, SpecError
 from engineforge.project.plans import Plan
 from engineforge.project.project import Project
 from engineforge.worker.conditions import Conditions
-from engineforge.worker.outcome import Checked, Failed, Outcome, Skipped
+from engineforge.worker.outcome import Checked, Failed, Outcome, Rebuilt, Skipped
 
 # A TensorRT-RTX build takes about one core, and four times its weights of memory.
 _MOST_JOBS = 4
@@ -125,5 +125,7 @@ def _failed(outcome: Outcome) -> bool:
             return True
         case Checked(failures=failures):
             return bool(failures)
+        case Rebuilt(level=level):
+            return level == "none"
         case _:
             return False

@@ -165,6 +165,14 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "paths", nargs="*", metavar="SPEC", help="only entries of these specs (default: all)"
     )
+    verify.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="build engines once more, from their own timing caches, and say how far they agree",
+    )
+    _selectors(verify)
+    _running(verify, when="with --rebuild: ")
+    _gpus(verify)
     _common(verify)
 
     for name, text in (

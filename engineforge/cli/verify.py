@@ -1,24 +1,56 @@
-"""`engineforge verify`: every stored file hashed again."""
+"""`engineforge verify`: every stored file hashed again; with `--rebuild`, engines built again."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from engineforge.cli import world
+from engineforge.cli.build import conditions, exit_code
+from engineforge.cli.progress import progress
 from engineforge.errors import SpecError, StoreCorrupt, UsageError
-from engineforge.project.plans import Plan, Selection
+from engineforge.project.plans import Plan
+from engineforge.report import data, text
 from engineforge.store.local import Entry, LocalStore
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.rebuild:
+        return _rebuild(args)
+    return _hash(args)
+
+
+def _rebuild(args: argparse.Namespace) -> int:
+    """Exit code 1 where an engine that was built once more is not the same in any respect."""
+    args.paths = args.paths or ["specs"]
+    specs = world.paths(args)
+    with world.project(args, specs) as project:
+        plan = project.plan(specs, world.selection(args), jobs=True)
+        if plan.problems:
+            raise SpecError(plan.problems)
+        expected = {each.label: each.seconds for each in plan.variants}
+        with progress(sys.stderr, os.environ, expected) as observe:
+            about = world.about(project.root)
+            outcomes = project.rebuild(plan, conditions(args, about, observe))
+    if args.json:
+        world.print_json(data.build(plan, outcomes))
+    else:
+        width = max((len(each.label) for each in plan.variants), default=0)
+        for variant, outcome in zip(plan.variants, outcomes, strict=True):
+            print(f"{variant.label:{width}}  {text.outcome(outcome)}")
+    return exit_code(plan, outcomes)
+
+
+def _hash(args: argparse.Namespace) -> int:
     checked = bytes_hashed = 0
     if args.paths:
         specs = world.paths(args)
         with world.project(args, specs) as project:
             store = project.store
-            plan = project.plan(specs, Selection())
+            plan = project.plan(specs, world.selection(args))
         if plan.problems:
             raise SpecError(plan.problems)
         entries = list(_of_plans(store, plan))

@@ -151,6 +151,22 @@ class Project:
                 outcomes[variant.label] = Skipped(why=variant.unfit, unfit=True)
         return [outcomes[variant.label] for variant in plan.variants]
 
+    def rebuild(self, plan: Plan, conditions: Conditions) -> list[Outcome]:
+        """Build the engines of a plan made with `jobs` once more, from their own timing caches, and
+        compare: an outcome for each of its variants, in their order."""
+        jobs = {
+            each.label: each.job
+            for each in plan.variants
+            if each.job is not None and isinstance(each.state, UpToDate) and each.unfit is None
+        }
+        with self._worker(conditions) as worker:
+            done = dict(zip(jobs, worker.rebuild(list(jobs.values())), strict=True))
+        return [
+            done.get(each.label)
+            or Skipped(why=each.unfit or "it is not built", unfit=each.unfit is not None)
+            for each in plan.variants
+        ]
+
     def check(self, plan: Plan, conditions: Conditions, stage: str) -> list[Outcome]:
         """Run the accuracy checks of a plan made with `checks`, or (`sensitivity`) measure what
         each layer costs: an outcome for each of its variants, in their order."""

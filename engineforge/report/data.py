@@ -16,6 +16,7 @@ from engineforge.worker.outcome import (
     Outcome,
     Prepared,
     Ranked,
+    Rebuilt,
     Reused,
     Skipped,
 )
@@ -94,6 +95,15 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
             return {"outcome": "reused", "engine": engine, "path": str(path), "why": why}
         case Prepared(stage=stage, entry=entry):
             return {"outcome": "prepared", "stage": stage, "entry": entry}
+        case Rebuilt(engine=engine, level=level, said=said, seconds=seconds, before=before):
+            return {
+                "outcome": "rebuilt",
+                "engine": engine,
+                "level": level,
+                "said": said,
+                "seconds": round(seconds, 3),
+                "seconds_before": round(before, 3),
+            }
         case Checked(entry=entry, measured=measured, failures=failures, advice=advice):
             return {
                 "outcome": "failed" if failures else "passed",

@@ -16,6 +16,7 @@ from engineforge.worker.outcome import (
     Outcome,
     Prepared,
     Ranked,
+    Rebuilt,
     Reused,
     Skipped,
 )
@@ -110,6 +111,9 @@ def outcome(found: Outcome) -> str:
             return f"reused, {why}  {path}"
         case Prepared(stage=stage, entry=entry):
             return f"prepared, {stage} {entry.short}"
+        case Rebuilt(level=level, said=said, seconds=seconds, before=before):
+            times = f"{duration(seconds)}, before {duration(before)}"
+            return f"same {level}: {said} (built in {times})".replace("same none", "NOT the same")
         case Checked(failures=failures):
             return "failed its accuracy check" if failures else "passed its accuracy check"
         case Ranked():

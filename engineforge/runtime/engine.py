@@ -45,6 +45,7 @@ class Engine:
         *,
         sha256: Digest | None = None,
         backend: str | None = None,
+        recipe: Mapping[str, Any] | None = None,
         plugins: Sequence[Path] = (),
         log: TextIO | None = None,
         device: int | str = 0,
@@ -52,14 +53,15 @@ class Engine:
         weight_streaming_budget: int | None = None,
     ) -> Engine:
         """Verify and load the engine of an entry's folder, a file with its manifest beside it, or
-        any file by `sha256`; on the GPU of that index or UUID.
+        any file by `sha256` (and by the `recipe` that it was built by); on the GPU of that index or
+        UUID.
 
         `contexts` are the most runs at once, each with memory of its own; TensorRT's words go to
         `log`; `weight_streaming_budget` are the bytes of weights kept on the GPU (10 and later).
         StoreCorrupt and EngineRefused where it must not be deserialized, HostUnfit where this host
         cannot: in that order, and all before TensorRT sees a byte.
         """
-        file = read_engine(Path(path), sha256=sha256, backend=backend)
+        file = read_engine(Path(path), sha256=sha256, backend=backend, recipe=recipe)
         loaded = Loaded(
             file,
             device=Device(device),

@@ -85,16 +85,21 @@ class EngineFile:
 
 
 def read_engine(
-    path: Path, *, sha256: Digest | None = None, backend: str | None = None
+    path: Path,
+    *,
+    sha256: Digest | None = None,
+    backend: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
 ) -> EngineFile:
-    """Read and verify an entry folder, an engine file beside its manifest, or any file by `sha256`.
+    """Read and verify an entry folder, an engine file beside its manifest, or any file by `sha256`,
+    of which `recipe` may say what a manifest would.
 
     StoreCorrupt where a manifest is broken or does not match, EngineRefused where there is nothing
     to verify by, the file is not what `sha256` says, or is not for `backend`.
     """
     file = path / ENGINE if path.is_dir() else path
     manifest = _manifest(file)
-    recipe: Mapping[str, Any] = {}
+    recipe = recipe or {}
     promised, size = sha256, None
     if manifest is not None and (stored := manifest.files.get(file.name)) is not None:
         if sha256 not in (None, stored.sha256):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError, UsageError
 from engineforge.runtime import element_types
+from engineforge.runtime.comparison import compare as _compare
 from engineforge.runtime.engine import Engine
 from engineforge.runtime.interface import Interface
 from engineforge.runtime.latency import measure
@@ -78,18 +79,34 @@ def bench(request: Request) -> dict[str, Any]:
 
 
 def load_test(request: Request) -> dict[str, Any]:
-    """`load_test` of the engine."""
-    with _log(request) as log:
-        return _load_test(log=log, **_which(request))
+    """`load_test` of the engine; its layers go to the path `layers`, where there is one."""
+    builder = (request.get("recipe") or {}).get("builder", {})
+    started = time.monotonic()
+    with _engine(request) as engine:
+        seconds = time.monotonic() - started
+        found = _load_test(engine, seconds, run=not builder.get("strip_plan"))
+        if path := request.get("layers"):
+            _write_layers(engine, Path(path))
+    return found
 
 
 def layers(request: Request) -> dict[str, Any]:
     """Write what the engine's layers are to `out`, as JSON; gives how many there are."""
     with _engine(request) as engine:
-        found = layer_information(engine.loaded.cuda_engine, engine.loaded.trt)
+        return {"layers": _write_layers(engine, Path(request["out"]))}
+
+
+def compare(request: Request) -> dict[str, Any]:
+    """`compare` of the engine with the one that `other` says, in the same words."""
+    with _engine(request) as one, _engine({**request["other"], "log": request["log"]}) as other:
+        return _compare(one, other)
+
+
+def _write_layers(engine: Engine, path: Path) -> int:
+    found = layer_information(engine.loaded.cuda_engine, engine.loaded.trt)
     text = json.dumps(found, indent=1, ensure_ascii=False)
-    Path(request["out"]).write_text(text + "\n", encoding="utf-8")
-    return {"layers": len(found["layers"])}
+    path.write_text(text + "\n", encoding="utf-8")
+    return len(found["layers"])
 
 
 OPERATIONS: Mapping[str, Callable[[Request], dict[str, Any]]] = {
@@ -97,6 +114,7 @@ OPERATIONS: Mapping[str, Callable[[Request], dict[str, Any]]] = {
     "bench": bench,
     "load-test": load_test,
     "layers": layers,
+    "compare": compare,
 }
 
 
@@ -107,6 +125,7 @@ def _which(request: Request) -> dict[str, Any]:
         "path": Path(request["engine"]),
         "sha256": None if sha256 is None else Digest(sha256),
         "backend": request.get("backend"),
+        "recipe": request.get("recipe"),
         "plugins": [Path(each) for each in request.get("plugins", ())],
         "device": request.get("device", 0),
     }

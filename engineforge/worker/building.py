@@ -36,9 +36,13 @@ class Building:
         self._stage, self._spare = stage, spare
         self._gpus = Gpus(stage.session, stage.conditions.now)
 
+    def there(self, job: Job, model: Model) -> Entry | None:
+        """The engine's entry, where it has been built."""
+        return self._stage.store.get("engine", digest_value(_key(job, model)))
+
     def engine(self, job: Job, model: Model) -> Obtained:
         """The engine's entry; the record of one made now has the seconds that it took."""
-        key = EngineKey(model=model.digest, external=model.external, recipe=job.key.engine)
+        key = _key(job, model)
 
         def make(staged: Path) -> Made:
             return self._built(job, model, staged, cold=self._stage.conditions.cold)
@@ -58,7 +62,7 @@ class Building:
     ) -> Made:
         stage = self._stage
         stage.room_for(job, 1, "this engine")
-        with self._leased(job) as lease:
+        with self.leased(job) as lease:
             started, clock = stage.conditions.now(), time.monotonic()
             stage.tell(Started(job.variant.label, "building"))
             environment = stage.conditions.environment
@@ -106,7 +110,7 @@ class Building:
         return Made(record=stage.record(about), digests={ENGINE: engine})
 
     @contextlib.contextmanager
-    def _leased(self, job: Job) -> Iterator[Lease | None]:
+    def leased(self, job: Job) -> Iterator[Lease | None]:
         """A GPU of this build's own, where its backend builds on one."""
         if not job.gpus:
             yield None
@@ -125,7 +129,8 @@ class Building:
                 "engine": staged / ENGINE,
                 "sha256": engine.sha256,
                 "backend": job.variant.target.toolchain.backend,
-                "builder": job.builder,
+                "recipe": document(job.key.engine),
+                "plugins": job.builder.get("plugins") or [],
                 "layers": scratch / LAYERS,
             }
             try:
@@ -137,6 +142,10 @@ class Building:
             if (scratch / LAYERS).exists():
                 shutil.move(scratch / LAYERS, staged / LAYERS)
         return found
+
+
+def _key(job: Job, model: Model) -> EngineKey:
+    return EngineKey(model=model.digest, external=model.external, recipe=job.key.engine)
 
 
 _NOT_LOADED = {"loaded": False, "why": "TensorRT-RTX builds for GPUs that are not there"}

@@ -64,7 +64,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return {"ok": _OPERATIONS[request["op"]](request)}
     except EngineForgeError as error:
-        return {"error": error.args[0], "hint": error.hint}
+        return {"error": error.args[0], "hint": error.hint, "exit_code": error.exit_code}
     except MemoryError:
         return {"error": "out of memory", "hint": None}
     except OSError as error:
@@ -312,13 +312,25 @@ _OPERATIONS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "bench": _on_engine,
     "load-test": _on_engine,
     "layers": _on_engine,
+    "compare": _on_engine,
     "unknown-settings": _unknown_settings,
     "gpus": _gpus,
 }
 
 # Work that has a process to itself, and a log.
 _ALONE = frozenset(
-    ["type", "build", "load-test", "layers", "run", "bench", "checks", "sensitivity", "advise"]
+    [
+        "type",
+        "build",
+        "load-test",
+        "layers",
+        "compare",
+        "run",
+        "bench",
+        "checks",
+        "sensitivity",
+        "advise",
+    ]
 )
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from engineforge.worker.outcome import (
     Reused,
     Skipped,
 )
+from engineforge.worker.rebuilding import Rebuilding
 from engineforge.worker.running import INTERRUPTED, Halted, Running
 from engineforge.worker.spare import Spare
 from engineforge.worker.stage import Stage
@@ -61,6 +62,7 @@ class Worker:
         stage = Stage(store, session, entries, running=self._running, conditions=conditions)
         self._chain = Chain(stage, importer)
         self._building = Building(stage, spare)
+        self._rebuilding = Rebuilding(stage, self._building)
         self._measuring = Measuring(stage)
         self._on_gpus: dict[tuple[str, ...], ThreadPoolExecutor] = {}
         self._lock = threading.Lock()
@@ -73,6 +75,10 @@ class Worker:
     def prepare(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The same up to the engine: what needs no GPU."""
         return self._run(jobs, self._prepare)
+
+    def rebuild(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Build engines that are there once more, and say how far they are the same."""
+        return self._run(jobs, self._rebuild)
 
     def check(self, jobs: Sequence[Job], stage: str = CHECKS) -> list[Outcome]:
         """The same for accuracy checks, or for what each layer costs (`sensitivity`)."""
@@ -160,6 +166,15 @@ class Worker:
         _, _, entries = self._models(job)
         stage, entry = list(entries.items())[-1]
         return Prepared(stage=stage, entry=entry)
+
+    def _rebuild(self, job: Job) -> _Found:
+        _, model, _ = self._models(job)
+        entry = self._building.there(job, model)
+        if entry is None:
+            return Skipped(why="it is not built")
+        if job.gpus:
+            return self._on_gpu(job, lambda job: self._rebuilding.rebuilt(job, model, entry))
+        return self._rebuilding.rebuilt(job, model, entry)
 
     def _build(self, job: Job) -> _Found:
         _, model, entries = self._models(job)

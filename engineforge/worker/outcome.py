@@ -70,13 +70,26 @@ class Ranked:
     measured: Mapping[str, Any]
 
 
-Outcome = Built | Reused | Prepared | Checked | Ranked | Failed | Skipped
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuilt:
+    """How far an engine that was built once more is the one in the store: `level` is the strictest
+    that holds (bytes, bytes but names, layers and tactics, layers, outputs, none), `said` what was
+    seen; `seconds` now, and `before`."""
+
+    engine: Digest
+    level: str
+    said: str
+    seconds: float
+    before: float
+
+
+Outcome = Built | Reused | Prepared | Rebuilt | Checked | Ranked | Failed | Skipped
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
     """A variant has reached a phase: importing, converting, building, loading,
-    publishing, measuring."""
+    publishing, comparing, measuring."""
 
     label: str
     phase: str

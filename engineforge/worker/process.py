@@ -45,7 +45,12 @@ class Crashed(EngineForgeError):
 
 
 class Refused(EngineForgeError):
-    """The child answered that it cannot: a bad model, an option, TensorRT's own error."""
+    """The child answered that it cannot: a bad model, an option, TensorRT's own error. Its exit
+    code is that of the error which the child met."""
+
+    def __init__(self, message: str, *, hint: str | None = None, exit_code: int = 1) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
 
 
 class Child:
@@ -83,7 +88,8 @@ class Child:
         except ValueError:
             raise self._crash() from None
         if "error" in answer:
-            raise Refused(answer["error"], hint=answer["hint"])
+            code = answer.get("exit_code", EngineForgeError.exit_code)
+            raise Refused(answer["error"], hint=answer["hint"], exit_code=code)
         return dict(answer["ok"])
 
     def _exchange(self, request: bytes) -> bytes:

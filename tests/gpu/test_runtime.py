@@ -281,7 +281,8 @@ def test_the_head_of_a_plan_is_read_as_nvidia_publishes_it(entry: Path) -> None:
 
 
 def test_a_load_test_runs_every_profile(two: Path) -> None:
-    found = load_test(two)
+    with Engine.load(two) as engine:
+        found = load_test(engine, 0)
     assert [run["profile"] for run in found["runs"]] == [0, 1]
     assert found["runs"][1]["outputs"]["logits"] == {
         "shape": [8, 10],
