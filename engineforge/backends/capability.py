@@ -26,8 +26,10 @@ _WORDS: Mapping[str, str] = {
     "fp8-e4m3": "FP8 (E4M3)",
     "fp8-e5m2": "FP8 (E5M2)",
     "fp4": "FP4 weights",
+    "low-scales": "FP16 and BF16 around quantized layers",
+    "reduce-axes": "axes of Reduce operators as inputs",
 }
-_PLURAL = frozenset({"fp32-gemm", "int4", "fp4"})
+_PLURAL = frozenset({"fp32-gemm", "int4", "fp4", "low-scales", "reduce-axes"})
 
 # Feature -> the capabilities that TensorRT-RTX builds it for.
 _RTX: Mapping[str, tuple[str, ...]] = {
@@ -46,6 +48,14 @@ _CLASSIC: Mapping[str, tuple[str, str]] = {
     "int4": ("7.5", "10.0"),
     "fp8-e4m3": ("8.9", "10.0"),
     "fp4": ("10.0", "10.8"),
+    # Seen with 8.6.0: scales that are not FP32 are misread, opset 18's axes are not read at all.
+    "low-scales": ("5.0", "10.0"),
+    "reduce-axes": ("5.0", "10.0"),
+}
+# What else would help than another TensorRT.
+_INSTEAD: Mapping[str, str] = {
+    "low-scales": "high_precision: fp32",
+    "reduce-axes": "export the model with opset 17 or lower",
 }
 
 # What a converted graph is made of.
@@ -94,8 +104,12 @@ def needs(
         feature: f"precision '{precision.name}' needs {_it(feature)}"
         for feature in _MADE_OF[precision.name]
     }
+    if "reduce-axes" in features:
+        found["reduce-axes"] = features["reduce-axes"]
     if (around := precision.high_precision) != "fp32":
         found[around] = f"high_precision '{around}' needs {_it(around)}"
+        if precision.quantizes:
+            found["low-scales"] = f"high_precision '{around}' needs them"
     elif precision.quantizes and "fp32-gemm" in features:
         found["fp32-gemm"] = features["fp32-gemm"] + "; high_precision: fp16 lowers them"
     if kept is not None:
@@ -136,6 +150,8 @@ def _lacks_classic(features: Mapping[str, str], target: Target) -> list[Lack]:
         if _number(target.toolchain.version) < _number(version):
             message = f"target '{target.name}' has TensorRT {target.toolchain.version}, without"
             hint = f"TensorRT has {_it(feature)} from {version} on"
+            if feature in _INSTEAD:
+                hint = f"{_INSTEAD[feature]}, or {hint}"
         elif _number(target.gpu.compute_capability) < _number(capability):
             message = (
                 f"target '{target.name}' has compute capability "

@@ -106,3 +106,22 @@ def test_a_version_is_said_to_lack_just_the_types_that_its_api_lacks(
     assert bool(_missing(Precision(name=precision), where)) == (
         type_ not in API[version]["DataType"]
     )
+
+
+def test_tensorrt_8_has_fp32_scales_only() -> None:
+    int8 = Precision(name="int8", high_precision="fp16")
+    (lack,) = lacks(needs(_PRODUCTS, int8), _classic("9.0", "8.6.0"))
+    assert "without FP16 and BF16 around quantized layers" in lack.message
+    assert lack.hint.startswith("high_precision: fp32, or ")
+    assert lacks(needs(_PRODUCTS, int8), _classic("9.0", "10.13.3.9")) == []
+    assert lacks(needs(_PRODUCTS, Precision(name="int8")), _classic("9.0", "8.6.0")) == []
+
+
+def test_tensorrt_8_does_not_see_the_axes_of_opset_18() -> None:
+    means = dataclasses.replace(_PRODUCTS, features={"reduce-axes": "/mean"})
+    for precision in ("fp32", "fp16"):
+        asked = needs(means, Precision(name=precision))
+        (lack,) = lacks(asked, _classic("9.0", "8.6.0"))
+        assert "the model has them at '/mean'" in lack.message
+        assert "opset 17" in lack.hint
+        assert lacks(asked, _classic("9.0", "10.13.3.9")) == []

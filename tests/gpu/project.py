@@ -36,8 +36,9 @@ def make_project(folder: Path, target: Mapping[str, Any]) -> Path:
     for name in ("digits.py", "ocr.py"):
         shutil.copy(SPECS / name, specs)
     write_yaml(specs / "targets.yaml", {TARGET: dict(target)})
+    around = {"high_precision": "fp32" if _is_8(target) else "fp16"}
     for path in sorted(SPECS.glob("*-*.yaml")):
-        write_yaml(specs / path.name, _here(yaml.safe_load(path.read_text())))
+        write_yaml(specs / path.name, {**_here(yaml.safe_load(path.read_text())), **around})
     random = np.random.default_rng(0)
     images = random.standard_normal((16, 3, 224, 224), dtype=np.float32)
     ids = random.integers(0, 4096, (16, 128), dtype=np.int32)
@@ -46,8 +47,14 @@ def make_project(folder: Path, target: Mapping[str, Any]) -> Path:
         tensor = "ids" if name == "bert-base" else "image"
         arrays: dict[str, Any] = {tensor: array}
         np.savez(specs / "samples" / f"{name}.npz", **arrays)
-        write_yaml(specs / f"{name}.yaml", _large(name, tensor, list(array.shape[1:])))
+        spec = _large(name, tensor, list(array.shape[1:]))
+        write_yaml(specs / f"{name}.yaml", {**spec, **around})
     return specs
+
+
+def _is_8(target: Mapping[str, Any]) -> bool:
+    """Scales of quantized layers are FP32 there, and so is what is around them."""
+    return str(target["version"]).startswith("8.")
 
 
 def _here(spec: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +76,6 @@ def _large(name: str, tensor: str, dims: list[int]) -> dict[str, Any]:
         "targets": [TARGET],
         "calibration": {"data": data},
         "checks": {"accuracy": {"data": data, "max_relative_error": 0.1}},
-        "high_precision": "fp16",
         "variants": {
             "fp32": {"precision": "fp32", "builder": {"tf32": False}},
             "fp16": {"precision": "fp16"},

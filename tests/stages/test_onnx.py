@@ -167,6 +167,23 @@ def test_operators_that_onnx_does_not_know_are_left_to_tensorrt(tmp_path: Path) 
     assert source.inspect(tmp_path / "net.onnx").nodes == 5
 
 
+@pytest.mark.parametrize(("opset", "expected"), [(17, {}), (18, {"reduce-axes": "/mean"})])
+def test_axes_of_reductions_are_told_where_they_are_inputs(
+    opset: int, expected: dict[str, str], tmp_path: Path
+) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+    inputs = ["x", "axes"] if opset == 18 else ["x"]
+    node = helper.make_node("ReduceMean", inputs, ["y"], name="/mean", keepdims=0)
+    if opset == 17:
+        node.attribute.append(helper.make_attribute("axes", [1]))
+    graph = helper.make_graph([node], "g", [x], [y], [axes] if opset == 18 else [])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    assert source.inspect(tmp_path / "m.onnx").features == expected
+
+
 @pytest.mark.parametrize(
     ("elem_type", "feature"),
     [(TensorProto.FLOAT16, "fp16"), (TensorProto.BFLOAT16, "bf16"), (TensorProto.FLOAT, None)],

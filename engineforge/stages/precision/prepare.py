@@ -24,6 +24,7 @@ from engineforge.stages.precision.graph import (
     hollow,
     name_nodes,
     named,
+    nodes,
     opset_of,
     refill,
     subgraphs,
@@ -51,6 +52,7 @@ def prepare(bound: Path, *, opset: int, out: Path) -> Path:
     if opset_of(model) < opset:
         model = _raised(model, opset)
     initializers = {tensor.name for tensor in model.graph.initializer}
+    _say_kernel_shapes(model)
     inputs = [value for value in model.graph.input if value.name not in initializers]
     model.graph.ClearField("input")
     model.graph.input.extend(inputs)
@@ -60,6 +62,17 @@ def prepare(bound: Path, *, opset: int, out: Path) -> Path:
     path = out / MODEL
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path
+
+
+def _say_kernel_shapes(model: ModelProto) -> None:
+    """ONNX lets a convolution leave its kernel's shape to its weights; TensorRT 8 does not find it
+    there once they are quantized."""
+    weights = {t.name: t.dims for graph in graphs(model.graph) for t in graph.initializer}
+    for node in nodes(model):
+        said = any(attribute.name == "kernel_shape" for attribute in node.attribute)
+        if node.op_type in ("Conv", "ConvTranspose") and not said and node.input[1] in weights:
+            shape = weights[node.input[1]][2:]
+            node.attribute.append(onnx.helper.make_attribute("kernel_shape", list(shape)))
 
 
 def _fold(graph: GraphProto, renamed: Mapping[str, str], constants: frozenset[str]) -> None:

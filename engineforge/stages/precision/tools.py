@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 
-FORMAT = 1
+FORMAT = 2
 """Of this package's own rewriting: raised when the same request would give other bytes."""
 
 

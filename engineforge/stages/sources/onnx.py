@@ -19,6 +19,8 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 from engineforge.digest import Digest, digest_stream
 from engineforge.errors import EngineForgeError
 from engineforge.spec.model import ModelInterface, TensorInterface
+from engineforge.stages.sources.features import features_of
+from engineforge.stages.sources.graph import graphs, nodes, own_attributes
 from engineforge.stages.sources.skeleton import IN_FILE, Malformed, read_skeleton
 
 # Names that exporters give to dimensions they know nothing of. Two of them are not one size, and
@@ -158,7 +160,7 @@ def inspect(path: Path) -> ModelInterface:
     model = read_model(path)
     held = references(model, path)
     _check(model, path)
-    features = _features(model)
+    features = features_of(model)
     initializers = {tensor.name for tensor in model.graph.initializer}
     return ModelInterface(
         inputs=tuple(
@@ -197,7 +199,7 @@ def canonicalize(path: Path, locate: Locate) -> tuple[bytes, list[Reference]]:
     for domain, version in opsets:
         model.opset_import.add(domain=domain, version=version)
     _bare(model)
-    for graph in _graphs(model):
+    for graph in graphs(model):
         _bare(graph)
         graph.name = "graph"
         del graph.value_info[:]
@@ -207,7 +209,7 @@ def canonicalize(path: Path, locate: Locate) -> tuple[bytes, list[Reference]]:
     for function in model.functions:
         _bare(function)
         del function.value_info[:]
-    for node in _nodes(model):
+    for node in nodes(model):
         _bare(node)
         for attribute in node.attribute:
             _bare(attribute)
@@ -262,7 +264,7 @@ def bind(path: Path, folder: Path) -> Path:
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    for graph in _graphs(model):
+    for graph in graphs(model):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)
@@ -277,32 +279,9 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
             yield from (sparse.values, sparse.indices)
 
 
-def _graphs(model: ModelProto) -> Iterator[GraphProto]:
-    waiting: list[GraphProto | FunctionProto] = [model.graph, *model.functions]
-    while waiting:
-        holder = waiting.pop()
-        if isinstance(holder, GraphProto):
-            yield holder
-        for attribute in _own_attributes(holder):
-            waiting += [attribute.g] if attribute.HasField("g") else []
-            waiting += attribute.graphs
-
-
-def _own_attributes(holder: GraphProto | FunctionProto) -> Iterator[AttributeProto]:
-    for node in holder.node:
-        yield from node.attribute
-    if isinstance(holder, FunctionProto):
-        yield from holder.attribute_proto
-
-
 def _attributes(model: ModelProto) -> Iterator[AttributeProto]:
-    for holder in (*_graphs(model), *model.functions):
-        yield from _own_attributes(holder)
-
-
-def _nodes(model: ModelProto) -> Iterator[NodeProto]:
-    for holder in (*_graphs(model), *model.functions):
-        yield from holder.node
+    for holder in (*graphs(model), *model.functions):
+        yield from own_attributes(holder)
 
 
 def _bare(
@@ -360,7 +339,7 @@ def _check(model: ModelProto, path: Path) -> None:
         if tensor.data_location == TensorProto.EXTERNAL:
             del tensor.external_data[:]
             tensor.external_data.add(key="location", value="weights")
-    for node in _nodes(copy):
+    for node in nodes(copy):
         if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type):
             node.domain = "unknown.to.onnx"
     if not any(each.domain == "unknown.to.onnx" for each in copy.opset_import):
@@ -377,43 +356,3 @@ def _check(model: ModelProto, path: Path) -> None:
                 f"'{path.name}' is no valid ONNX model: {said}",
                 hint="export it again; `python -m onnx.bin.checker` checks an export",
             ) from error
-
-
-# ONNX element type -> the feature that not every GPU has.
-_TYPE_FEATURES: dict[int, str] = {
-    TensorProto.FLOAT16: "fp16",
-    TensorProto.BFLOAT16: "bf16",
-    TensorProto.FLOAT8E4M3FN: "fp8-e4m3",
-    TensorProto.FLOAT8E5M2: "fp8-e5m2",
-    TensorProto.INT4: "int4",
-    TensorProto.UINT4: "int4",
-    TensorProto.FLOAT4E2M1: "fp4",
-}
-
-
-def _features(model: ModelProto) -> dict[str, str]:
-    """What of the graph needs a certain GPU, each with the first place that has it."""
-    inferred = onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False)
-    found: dict[str, str] = {}
-    for node in _nodes(inferred):
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            found.setdefault("quantized", node.name or node.op_type)
-    for graph in _graphs(inferred):
-        types = _types(graph)
-        for name, elem_type in types.items():
-            if feature := _TYPE_FEATURES.get(elem_type):
-                found.setdefault(feature, name)
-        for node in graph.node:
-            where = node.name or next(iter(node.output), node.op_type)
-            if node.op_type in ("MatMul", "Gemm") and any(
-                types.get(name) == TensorProto.FLOAT for name in (*node.output, *node.input[:2])
-            ):
-                found.setdefault("fp32-gemm", where)
-    return dict(sorted(found.items()))
-
-
-def _types(graph: GraphProto) -> dict[str, int]:
-    values: Iterable[onnx.ValueInfoProto] = (*graph.input, *graph.value_info, *graph.output)
-    types = {value.name: value.type.tensor_type.elem_type for value in values}
-    types.update({tensor.name: tensor.data_type for tensor in graph.initializer})
-    return types

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from engineforge.stages.precision.graph import name_nodes
 from engineforge.stages.precision.quantization import Feeds, Quantization
 from tests.models import save
 
@@ -141,6 +142,7 @@ def prepared(source: Path, folder: Path, opset: int) -> Path:
     model = onnx.load(source)
     if model.opset_import[0].version < opset:
         model = onnx.version_converter.convert_version(model, opset)
+        name_nodes(model)
     model.ir_version = 10
     onnx.save(model, path)
     return path

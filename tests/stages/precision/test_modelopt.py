@@ -44,7 +44,7 @@ def scratch(tmp_path: Path) -> Path:
 def test_every_precision_gives_a_valid_model_with_the_nodes_of_the_source(
     net: Net, mode: Mode, tmp_path: Path, scratch: Path
 ) -> None:
-    model = prepared(net.path, tmp_path / "in", max(mode.opset, 18))
+    model = prepared(net.path, tmp_path / "in", max(mode.opset, 17))
     source = onnx.load(model)
     result = mode(model, scratch, feeds=net.feeds)
     onnx.checker.check_model(result, full_check=True)
@@ -62,7 +62,7 @@ def test_every_precision_gives_a_valid_model_with_the_nodes_of_the_source(
 def test_quantized_digits_are_as_right_as_before_within_a_point(
     net: Net, mode: Mode, tmp_path: Path, scratch: Path
 ) -> None:
-    model = prepared(net.path, tmp_path / "in", max(mode.opset, 18))
+    model = prepared(net.path, tmp_path / "in", max(mode.opset, 17))
     result = mode(model, scratch, feeds=lambda: net.feeds(256))
     assert net.top1(result) >= net.top1(onnx.load(model)) - 0.01
 
@@ -157,7 +157,7 @@ for mode in MODES:
 
 def digest(mode: Mode, folder: Path, scratch: Path) -> str:
     net = digits("digits-transformer")
-    model = prepared(net.path, folder / str(mode), max(mode.opset, 18))
+    model = prepared(net.path, folder / str(mode), max(mode.opset, 17))
     result = mode(model, scratch, feeds=net.feeds)
     return hashlib.sha256(result.SerializeToString(deterministic=True)).hexdigest()
 

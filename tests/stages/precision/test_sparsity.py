@@ -97,7 +97,7 @@ def test_the_report_says_what_became_of_a_layer(tmp_path: Path) -> None:
     tensor = constant("w", [[3, 0, 4, 0, 1, 2, 2, 4]])
     typed = _pruned(_product(tensor, "Gemm", transB=1), tmp_path)
     assert typed.json("sparsity.json") == {
-        "format": 1,
+        "format": 2,
         "pattern": "2:4",
         "layers": [
             {

@@ -145,7 +145,7 @@ def test_the_calibration_is_kept_readable(tmp_path: Path) -> None:
     assert found.pop("versions").keys() >= {"onnxruntime"}
     activations, weights = found.pop("activations"), found.pop("weights")
     assert found == {
-        "format": 1,
+        "format": 2,
         "tool": "onnxruntime",
         "method": "percentile",
         "percentile": "99.9",
