@@ -38,7 +38,9 @@ def parse(trt: ModuleType, parser: Any, network: Any, model: Path, words: Words)
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     lines = [_parser_error(trt, error) for error in errors]
     what = "TensorRT cannot parse the model:" + "".join(f"\n  {line}" for line in lines)
-    raise BuildError(what + ("" if lines else words.said()), hint=words.hint(what))
+    # TensorRT 8 names an operator that it lacks in its log alone.
+    said = words.said() if not lines or generation(trt) < _NAMES_NODES else ""
+    raise BuildError(what + said, hint=words.hint(what))
 
 
 def _parser_error(trt: ModuleType, error: Any) -> str:  # noqa: ANN401 - the parser's own class

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 from engineforge.backends import BuildError
@@ -56,12 +55,3 @@ def serialize_plugins(config: Any, parser: Any, options: Mapping[str, object]) -
 def _libraries(options: Mapping[str, object], *names: str) -> list[str]:
     values = [options.get(name) for name in names]
     return [str(each) for value in values if isinstance(value, list) for each in value]
-
-
-def known_creators(trt: ModuleType, builder: Any) -> list[str]:  # noqa: ANN401
-    """The operators that plugins registered here can make, for errors that miss one."""
-    registry = builder.get_plugin_registry()
-    if trt.__name__ == FLAVOURS["tensorrt_rtx"].module:
-        return []
-    creators = registry.plugin_creator_list
-    return sorted({str(each.name) for each in creators})

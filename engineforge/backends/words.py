@@ -15,7 +15,8 @@ _HINTS = (
         "height and width to be multiples of 32",
     ),
     (
-        "Plugin not found|checkFallbackPluginImporter|UNSUPPORTED_NODE|plugin creator",
+        "Plugin not found|could not find plugin|checkFallbackPluginImporter|UNSUPPORTED_NODE|"
+        "plugin creator",
         "this TensorRT has no such operator and no plugin of that name: express it in other "
         "operators, or export the model with another opset",
     ),
