@@ -4,7 +4,7 @@ differences between flavours stand in `options` and `capability`, and at the top
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engineforge.errors import EngineForgeError
@@ -20,7 +20,8 @@ class BuildError(EngineForgeError):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
     """All that one build needs: `model` is an ONNX file that loads where it stands, `builder` has
-    every option that the target honours.
+    every option that the target honours, `types` the model's floating-point tensors, HALF or FLOAT
+    by name, where the backend cannot tell itself (`needs_types`).
 
     `timings` is a timing cache to begin with, `shared_timings` one to begin with and to add to, and
     into `timings_out` goes what the build ends with.
@@ -30,6 +31,7 @@ class BuildRequest:
     profiles: Sequence[Profile]
     builder: Mapping[str, object]
     target: Target
+    types: Mapping[str, str] = field(default_factory=dict)
     timings: Path | None = None
     shared_timings: Timings | None = None
     timings_out: Path | None = None
@@ -50,3 +52,13 @@ class BuildOutput:
     typing: Mapping[str, object]
     timing_cache: Mapping[str, object]
     warnings: Sequence[str]
+
+
+def needs_types(target: Target) -> bool:
+    """Whether a build for the target has to be told the types of the model's tensors."""
+    chain = target.toolchain
+    return chain.backend == "tensorrt" and int(chain.version.partition(".")[0]) < _STRONGLY_TYPED
+
+
+_STRONGLY_TYPED = 10
+"""The major version of TensorRT that takes them from the model."""

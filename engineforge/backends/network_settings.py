@@ -52,8 +52,7 @@ class NetworkSettings:
             case "layer_device_types":
                 return self._on_layers(option, value, self._set_device)
             case "decomposable_attentions":
-                wanted = dict.fromkeys(value, True)
-                return [*self._on_layers(option, wanted, self._set_decomposable)]
+                return self._decompose(value)
         raise RuntimeError(f"option '{option.name}' is not set on a network")
 
     def _set_ends(self, name: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,9 +123,25 @@ class NetworkSettings:
         self.config.set_device_type(layer, getattr(self.trt.DeviceType, name.upper()))
         return str(self.config.get_device_type(layer).name).lower()
 
-    def _set_decomposable(self, layer: Any, wanted: bool) -> bool:  # noqa: ANN401
-        attention = getattr(layer, "attention", None)
-        if attention is None:
-            raise BuildError(f"option 'decomposable_attentions': '{layer.name}' is no attention")
-        attention.decomposable = wanted
-        return bool(attention.decomposable)
+    def _decompose(self, patterns: list[str]) -> list[str]:
+        """By the names of attentions, as trtexec does: they are no layers, but between two."""
+        attentions = []
+        for boundary in layers_of(self.network):
+            if boundary.type == self.trt.LayerType.ATTENTION_INPUT:
+                # `get_layer` gives an ILayer, whatever it is.
+                boundary.__class__ = self.trt.IAttentionInputLayer
+                attentions.append(boundary.attention)
+        kept = []
+        for pattern in patterns:
+            meant = [each for each in attentions if fnmatchcase(each.name, pattern)]
+            if not meant:
+                names = ", ".join(f"'{each.name}'" for each in attentions) or "none"
+                raise BuildError(
+                    f"option 'decomposable_attentions': no attention is called '{pattern}'",
+                    hint=f"the network has {names}",
+                )
+            for attention in meant:
+                attention.decomposable = True
+            if all(attention.decomposable for attention in meant):
+                kept.append(pattern)
+        return kept

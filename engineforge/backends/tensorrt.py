@@ -73,7 +73,7 @@ class _Build:
         serialize_plugins(self.config, self.parser, self.request.builder)
         typing: Mapping[str, object] = {"strong": True}
         if is_weakly_typed(self.trt):
-            typing = enforce_types(self.trt, self.config, self.network)
+            typing = enforce_types(self.trt, self.config, self.network, self.request.types)
         for index, profile in enumerate(self.request.profiles):
             add_profile(
                 index,

@@ -32,6 +32,16 @@ class Rejected:
     why: str
 
 
+def _is_usual(line: str) -> bool:
+    return any(each in line for each in _WITHOUT)
+
+
+def _rejection(said: list[str]) -> str | None:
+    """The line by which TensorRT says that it does not use a cache, if there is one."""
+    lines = [line for line in said if not _is_usual(line)]
+    return next((line for line in lines if _REJECTED.search(line)), None)
+
+
 class TimingCache:
     """The timing cache of one build. `notes` are what TensorRT said of caches: its errors while it
     loads one are no errors of the build."""
@@ -46,12 +56,13 @@ class TimingCache:
         """Build with what is known; with nothing known, where that is rejected."""
         made = self._loaded(blob)
         if isinstance(made, Rejected):
-            self.attach(b"")
+            if blob:
+                self.attach(b"")
             return made
         before = len(self._logger.errors)
         done = self._config.set_timing_cache(made, False)
         said = self._taken_back(before)
-        why = next((line for line in said if _REJECTED.search(line)), None)
+        why = _rejection(said)
         if not done or why is not None:
             if blob:
                 self.attach(b"")
@@ -63,7 +74,7 @@ class TimingCache:
         before = len(self._logger.errors)
         made = self._config.create_timing_cache(blob)
         said = self._taken_back(before)
-        why = next((line for line in said if _REJECTED.search(line)), None)
+        why = _rejection(said)
         if made is None or why is not None:
             return Rejected(why or next(iter(said), "TensorRT made nothing of it"))
         return made
@@ -72,7 +83,7 @@ class TimingCache:
         """What was logged as errors since, and is none."""
         said: list[str] = self._logger.errors[before:]
         del self._logger.errors[before:]
-        self.notes += [line for line in said if not any(each in line for each in _WITHOUT)]
+        self.notes += [line for line in said if not _is_usual(line)]
         return said
 
     def taken_out(self) -> bytes:
@@ -97,6 +108,9 @@ class TimingCache:
             shared.set_aside()
         else:
             said = "merged"
+        timing_cache = self._config.get_timing_cache()
+        if timing_cache is None:
+            return "not merged: TensorRT keeps no timings"
         if current:
             other = self._loaded(current)
             if isinstance(other, Rejected):
@@ -104,7 +118,7 @@ class TimingCache:
                 said = f"the one there was set aside: {other.why}"
             else:
                 before = len(self._logger.errors)
-                done = self._config.get_timing_cache().combine(other, False)
+                done = timing_cache.combine(other, False)
                 lines = self._taken_back(before)
                 if not done:
                     why = next(iter(lines), "without a word")

@@ -6,6 +6,7 @@ What TensorRT chose all the same is in the engine's layer information.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from engineforge.backends import BuildError
@@ -38,21 +39,27 @@ def _inputs_of(layer: Any) -> list[Any]:  # noqa: ANN401
     return [tensor for tensor in found if tensor is not None]
 
 
-def enforce_types(trt: Any, config: Any, network: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Let TensorRT compute in the types that the tensors of the network have, and in no other.
+def enforce_types(
+    trt: Any,  # noqa: ANN401 - TensorRT has no types
+    config: Any,  # noqa: ANN401
+    network: Any,  # noqa: ANN401
+    known: Mapping[str, str],
+) -> dict[str, Any]:
+    """Let TensorRT compute in the types that the tensors of the model have, and in no other.
 
-    A layer between DequantizeLinear and QuantizeLinear is left free: that is how TensorRT fuses it
-    to INT8. Says which flags were set, and how many layers are held to which type; BuildError where
-    TensorRT keeps something else.
+    `known` are the types of the model's floating-point tensors, HALF or FLOAT, by name: the parser
+    of TensorRT 8 forgets them, and says FLOAT of all that a layer makes. What stands between
+    DequantizeLinear and QuantizeLinear is left free: that is how TensorRT fuses it to INT8. Says
+    which flags were set, and how many layers are held to which type; BuildError where TensorRT
+    keeps something else.
     """
     types: Any = trt.DataType
     kinds: Any = trt.LayerType
     flags: Any = trt.BuilderFlag
     layers = layers_of(network)
-    tensors = [tensor for layer in layers for tensor in made_by(layer)]
-    tensors += inputs_of(network)
+    found = _found_types(network, types, kinds, known)
     quantized = any(layer.type in (kinds.QUANTIZE, kinds.DEQUANTIZE) for layer in layers)
-    half = any(tensor.dtype == types.HALF for tensor in tensors)
+    half = "HALF" in found.values()
     asked = []
     if half:
         asked.append("FP16")
@@ -67,7 +74,7 @@ def enforce_types(trt: Any, config: Any, network: Any) -> dict[str, Any]:  # noq
         free = _fused_to_int8(layers, kinds)
         free |= {layer.name for layer in layers if layer.type in untyped}
         for layer in layers:
-            if layer.name not in free and (name := _hold(layer, types)) is not None:
+            if layer.name not in free and (name := _hold(layer, types, found)) is not None:
                 held[name] += 1
     for name in asked:
         config.set_flag(getattr(flags, name))
@@ -76,24 +83,67 @@ def enforce_types(trt: Any, config: Any, network: Any) -> dict[str, Any]:  # noq
     return {"flags": asked, "layers_held": {name: n for name, n in held.items() if n}}
 
 
+def _found_types(
+    network: Any,  # noqa: ANN401
+    types: Any,  # noqa: ANN401
+    kinds: Any,  # noqa: ANN401
+    known: Mapping[str, str],
+) -> dict[str, str]:
+    """HALF or FLOAT for each floating-point tensor by name. One that the model does not know, as a
+    node may become several layers, has the type of what it is made from."""
+    found: dict[str, str] = {}
+
+    def say(tensor: Any, otherwise: str) -> None:  # noqa: ANN401
+        if tensor.dtype == types.HALF:
+            found[tensor.name] = "HALF"
+        elif tensor.dtype == types.FLOAT:
+            found[tensor.name] = known.get(tensor.name, otherwise)
+
+    for tensor in inputs_of(network):
+        say(tensor, "FLOAT")
+    for layer in layers_of(network):
+        low = layer.type != kinds.CAST and any(
+            found.get(tensor.name) == "HALF" for tensor in _inputs_of(layer)
+        )
+        for tensor in made_by(layer):
+            say(tensor, "HALF" if low else "FLOAT")
+    return found
+
+
 def _fused_to_int8(layers: list[Any], kinds: Any) -> set[str]:  # noqa: ANN401
-    dequantized = {
-        tensor.name
-        for layer in layers
-        if layer.type == kinds.DEQUANTIZE
-        for tensor in made_by(layer)
-    }
-    return {
+    """The layers that compute on dequantized tensors, and what stands between them and the next
+    QuantizeLinear: a sum, an activation, or the one and the other."""
+    makers = {tensor.name: layer for layer in layers for tensor in made_by(layer)}
+    dequantized = {name for name, layer in makers.items() if layer.type == kinds.DEQUANTIZE}
+    fused = {
         layer.name
         for layer in layers
         if any(tensor.name in dequantized for tensor in _inputs_of(layer))
     }
 
+    def back_to_fused(layer: Any, *between: Any) -> set[str] | None:  # noqa: ANN401
+        """What stands between, none of them twice; None where something else does."""
+        if layer.name in fused:
+            return set()
+        for index, kind in enumerate(between):
+            for tensor in _inputs_of(layer) if layer.type == kind else ():
+                if (before := makers.get(tensor.name)) is not None:
+                    found = back_to_fused(before, *between[index + 1 :])
+                    if found is not None:
+                        return {layer.name, *found}
+        return None
 
-def _hold(layer: Any, types: Any) -> str | None:  # noqa: ANN401
+    free = set(fused)
+    for layer in layers:
+        for tensor in _inputs_of(layer) if layer.type == kinds.QUANTIZE else ():
+            if (before := makers.get(tensor.name)) is not None:
+                free |= back_to_fused(before, kinds.ACTIVATION, kinds.ELEMENTWISE) or set()
+    return free
+
+
+def _hold(layer: Any, types: Any, found: Mapping[str, str]) -> str | None:  # noqa: ANN401
     """Hold a layer to the type of its floating-point outputs; None where it has none, or several,
     or was held by an option of the spec."""
-    floats = {"FLOAT": types.FLOAT, "HALF": types.HALF}
     outputs = [
         (index, tensor)
         for index in range(layer.num_outputs)
@@ -101,15 +151,16 @@ def _hold(layer: Any, types: Any) -> str | None:  # noqa: ANN401
     ]
     if any(tensor.is_shape_tensor for _, tensor in outputs) or layer.precision_is_set:
         return None
-    found = {name for _, tensor in outputs for name, t in floats.items() if tensor.dtype == t}
-    if len(found) != 1:
+    low = {index: found[tensor.name] for index, tensor in outputs if tensor.name in found}
+    if len(set(low.values())) != 1:
         return None
-    (name,) = found
-    layer.precision = floats[name]
-    for index, tensor in outputs:
-        if tensor.dtype == floats[name] and not layer.output_type_is_set(index):
-            layer.set_output_type(index, floats[name])
-    if layer.precision != floats[name]:
+    name = next(iter(low.values()))
+    wanted = types.HALF if name == "HALF" else types.FLOAT
+    layer.precision = wanted
+    for index in low:
+        if not layer.output_type_is_set(index):
+            layer.set_output_type(index, wanted)
+    if layer.precision != wanted:
         raise BuildError(
             f"layer '{layer.name}': precision {name} was set, and TensorRT kept "
             f"{layer.precision.name}"

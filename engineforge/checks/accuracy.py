@@ -1,10 +1,11 @@
-"""A typed graph against its source, over a data set, on a CPU: streamed, sample by sample."""
+"""What was made of a model against its source, over a data set: streamed, sample by sample. The
+source runs on a CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from onnx import ModelProto
@@ -18,6 +19,18 @@ from engineforge.stages.sources.onnx import read_model
 
 Measured = dict[str, Any]
 Outputs = Mapping[str, Array]
+
+
+class Runnable(Protocol):
+    """What gives outputs for a sample; `called` is what messages call it."""
+
+    @property
+    def called(self) -> str: ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+    def __call__(self, sample: Sample, names: Sequence[str] | None = None) -> Outputs: ...
 
 
 def measure(
@@ -34,17 +47,25 @@ def measure(
     metrics.py defines them, and the tensors whose type was assumed. CheckError where a graph cannot
     be run, a source's output is not finite, or there is no sample.
     """
-    reference = source
-    if twins.has_low_types(read_model(source)):
-        reference = rewritten(source, twins.widened, scratch / "source")[0]
     twin, assumed = rewritten(typed, twins.twin, scratch / "twin")
-    exact = Graph(reference, called="the source graph")
-    measured = compared(
-        ((sample, checked(exact(sample), sample)) for sample in samples),
-        Graph(twin, called="the typed graph"),
-        class_axis=class_axis,
-    )
-    return {**measured, "assumed": assumed}
+    graph = Graph(twin, called="the typed graph")
+    exact = reference(source, scratch)
+    return {
+        **compared(expected_of(exact, samples), graph, class_axis=class_axis),
+        "assumed": assumed,
+    }
+
+
+def reference(source: Path, scratch: Path) -> Graph:
+    """The source ready to run, in FP32 arithmetic where it is not FP32 itself."""
+    if twins.has_low_types(read_model(source)):
+        source = rewritten(source, twins.widened, scratch / "source")[0]
+    return Graph(source, called="the source graph")
+
+
+def expected_of(exact: Graph, samples: Iterable[Sample]) -> Iterator[tuple[Sample, Outputs]]:
+    """Each sample with what the source gives for it."""
+    return ((sample, checked(exact(sample), sample)) for sample in samples)
 
 
 def rewritten(
@@ -58,7 +79,7 @@ def rewritten(
 
 
 def compared(
-    expected: Iterable[tuple[Sample, Outputs]], graph: Graph, *, class_axis: int
+    expected: Iterable[tuple[Sample, Outputs]], graph: Runnable, *, class_axis: int
 ) -> Measured:
     """The measures of a graph against outputs that are known."""
     distances: dict[str, Distance] = {}
@@ -67,13 +88,13 @@ def compared(
         if not distances:
             distances = {name: Distance(class_axis) for name in outputs}
             if missing := sorted(set(outputs) - set(graph.outputs)):
-                raise CheckError(f"the typed graph has no output '{missing[0]}'")
+                raise CheckError(f"{graph.called} has no output '{missing[0]}'")
         found = graph(sample, list(outputs))
         for name, array in outputs.items():
             if array.shape != found[name].shape:
                 raise CheckError(
                     f"output '{name}' is {list(array.shape)} from the source graph and "
-                    f"{list(found[name].shape)} from the typed graph, on {sample.place}"
+                    f"{list(found[name].shape)} from {graph.called}, on {sample.place}"
                 )
             distances[name].add(array, found[name], sample.labels)
         count += 1

@@ -39,7 +39,7 @@ class Graph:
         options.log_severity_level = _ERROR
         # Samples may differ in shape: an arena would keep the largest of everything.
         options.enable_cpu_mem_arena = False
-        self._called = called
+        self.called = called
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
@@ -55,7 +55,7 @@ class Graph:
         """The outputs by name, all or those of `names`. Floats are cast to what an input takes."""
         missing = sorted(set(self._inputs) - set(sample.feed))
         if missing:
-            raise CheckError(f"{sample.place} has no '{missing[0]}', an input of {self._called}")
+            raise CheckError(f"{sample.place} has no '{missing[0]}', an input of {self.called}")
         feed = {
             name: np.asarray(sample.feed[name], dtype=type_) for name, type_ in self._inputs.items()
         }
@@ -64,11 +64,11 @@ class Graph:
             found = self._session.run(asked, feed)
         except Exception as error:
             raise CheckError(
-                f"{self._called} does not run on {sample.place}: {_said(error)}"
+                f"{self.called} does not run on {sample.place}: {_said(error)}"
             ) from error
         for name, value in zip(asked, found, strict=True):
             if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
-                raise CheckError(f"output '{name}' of {self._called} holds no numbers")
+                raise CheckError(f"output '{name}' of {self.called} holds no numbers")
         return dict(zip(asked, found, strict=True))
 
 

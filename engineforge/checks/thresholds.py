@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from engineforge.checks.figures import text_of, value_of
 
@@ -80,6 +81,17 @@ def failures(measured: Mapping[str, object], thresholds: Mapping[str, float]) ->
                     "which is not set, could allow that"
                 )
     return lines
+
+
+def order_failures(measured: Mapping[str, Any]) -> list[str]:
+    """The outputs of an engine that are at another place than in its source, a line each; none
+    where `measured` is of no engine."""
+    order = measured.get("order", {"source": [], "engine": []})
+    return [
+        f"output {place} of the engine is '{found}', expected '{wanted}', as in the source"
+        for place, (wanted, found) in enumerate(zip(order["source"], order["engine"], strict=True))
+        if wanted != found
+    ]
 
 
 def _outputs(measured: Mapping[str, object]) -> dict[str, dict[str, object]]:

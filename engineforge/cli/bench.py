@@ -1,15 +1,25 @@
-"""`engineforge bench`: how fast an engine is, as `trtexec` would say."""
+"""`engineforge bench`: how fast an engine is, as `trtexec` would say. What is measured of an engine
+in a cache is measured on a leased GPU, and kept there."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from engineforge.backends.gpu import HostGpu
 from engineforge.cli import run as run_command
 from engineforge.cli import world
-from engineforge.errors import UsageError
+from engineforge.digest import Digest
+from engineforge.errors import EngineForgeError, HostUnfit, UsageError
+from engineforge.project.project import Project
+from engineforge.store.local import Entry, LocalStore
+from engineforge.worker.conditions import Conditions
+from engineforge.worker.outcome import ENGINE
+from engineforge.worker.timing import Asked, Subject
 
 _ROWS = {
     "latency": "latency",
@@ -24,35 +34,125 @@ _MOST_LAYERS = 40
 
 
 def run(args: argparse.Namespace) -> int:
-    shapes = _shapes(args.shapes)
+    asked = asked_for(args)
     engine = run_command.find(args)
-    found = run_command.ask(
-        args,
-        {
-            "op": "bench",
-            "engine": engine,
-            "measure": {
-                "shapes": shapes,
-                "profile": args.profile,
-                "at": args.at,
-                "warm_up_ms": args.warm_up,
-                "duration_s": args.duration,
-                "iterations": args.iterations,
-                "streams": args.streams,
-                "cuda_graph": args.cuda_graph,
-                "transfers": not args.no_transfers,
-                "layers": args.layers,
-            },
-        },
-    )
+    entry = entry_of(engine)
+    found: Mapping[str, Any]
+    kept: dict[str, Any] | None
+    if entry is None:
+        found = run_command.ask(args, {"op": "bench", "engine": engine, "measure": asked.request()})
+        kept = None
+    else:
+        found, kept = _kept(args, entry, asked)
     if args.json:
-        world.print_json(found)
+        world.print_json({**found, "kept": kept})
         return 0
     for line in lines(found):
         print(line)
+    if kept is not None:
+        print(f"\nkept        {kept['path']}, number {kept['number']} of this engine on such a GPU")
     for note in found["notes"]:
         world.say(f"note: {note}")
+    if kept is None:
+        world.say(
+            "note: this engine is in no cache: nothing was kept, and nothing kept other builds "
+            "and measurements off the GPU meanwhile"
+        )
     return 0
+
+
+def asked_for(args: argparse.Namespace) -> Asked:
+    """What the options ask to measure; without any, the same as a latency check."""
+    shapes = _shapes(args.shapes)
+    profile = args.profile
+    if profile is None and not shapes:
+        profile = 0
+    return Asked(
+        profile=profile,
+        at=args.at,
+        shapes=shapes,
+        warm_up_ms=args.warm_up,
+        duration_s=args.duration,
+        iterations=args.iterations,
+        streams=args.streams,
+        cuda_graph=args.cuda_graph,
+        transfers=not args.no_transfers,
+        layers=args.layers,
+    )
+
+
+def entry_of(engine: Path) -> Entry | None:
+    """The entry of a cache that this folder, or the engine file in it, is; None for all else."""
+    folder = (engine if engine.is_dir() else engine.parent).resolve()
+    if not engine.is_dir() and engine.name != ENGINE:
+        return None
+    try:
+        key = Digest(f"sha256:{folder.name}")
+        store = LocalStore(folder.parents[3], world.say)
+    except (ValueError, IndexError):
+        return None
+    return store.get("engine", key) if store.entry_path("engine", key) == folder else None
+
+
+def _kept(
+    args: argparse.Namespace, entry: Entry, asked: Asked
+) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """What was measured of an engine in a cache, and where that is kept."""
+    from engineforge.runtime.cuda import device_count
+
+    device_count()  # says best why there is no GPU
+    stored = entry.manifest.files[ENGINE].sha256
+    if args.sha256 not in (None, stored):
+        raise EngineForgeError(f"'{entry.path}' has {stored}, and {args.sha256} was asked for")
+    record = entry.manifest.record
+    subject = Subject(
+        label="{spec}/{variant}@{target}".format(**record) if "spec" in record else stored.short,
+        engine=entry,
+        asked=asked,
+        plugins=tuple(str(Path(each).absolute()) for each in args.plugin),
+    )
+    cache = entry.path.parents[3]
+    with Project(cache, cache, os.environ, said=world.say) as project:
+        gpu = chosen(project.gpus(), args.gpu)
+        kept = project.bench(subject, gpu, _conditions(cache), _waiting(gpu))
+    manifest = kept.entry.manifest
+    about = {"path": str(kept.entry.path), "key": manifest.key, "number": kept.number}
+    return kept.measured, about
+
+
+def chosen(gpus: Sequence[HostGpu], which: str) -> HostGpu:
+    """A GPU by its number among the visible ones, or by its UUID; HostUnfit where it is not
+    there."""
+    for gpu in gpus:
+        if which in (str(gpu.index), gpu.uuid):
+            return gpu
+    names = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus) or "none"
+    raise HostUnfit(f"there is no GPU '{which}': this host shows {names}")
+
+
+def _conditions(cache: Path) -> Conditions:
+    return Conditions(
+        jobs=1,
+        keep_going=False,
+        timeout=None,
+        memory=None,
+        cold=False,
+        environment=os.environ,
+        about=world.about(cache),
+        now=world.now,
+        observe=lambda _: None,
+    )
+
+
+def _waiting(gpu: HostGpu) -> Callable[[str], None]:
+    said: set[str] = set()
+
+    def told(holder: str) -> None:
+        if holder not in said:
+            said.add(holder)
+            world.say(f"waiting for {holder}, which has the GPU {gpu.uuid}")
+
+    return told
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:

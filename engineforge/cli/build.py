@@ -14,7 +14,7 @@ from engineforge.errors import EngineForgeError, HostUnfit, SpecError
 from engineforge.project.plans import Plan
 from engineforge.project.project import Project
 from engineforge.worker.conditions import Conditions
-from engineforge.worker.outcome import Checked, Failed, Outcome, Rebuilt, Skipped
+from engineforge.worker.outcome import Checked, Failed, Outcome, Rebuilt, Skipped, Timed
 
 # A TensorRT-RTX build takes about one core, and four times its weights of memory.
 _MOST_JOBS = 4
@@ -123,7 +123,7 @@ def _failed(outcome: Outcome) -> bool:
     match outcome:
         case Failed():
             return True
-        case Checked(failures=failures):
+        case Checked(failures=failures) | Timed(failures=failures):
             return bool(failures)
         case Rebuilt(level=level):
             return level == "none"

@@ -1,26 +1,33 @@
 """`engineforge check`: specs against schema, models and targets; with `--accuracy`, converted
-models against their sources."""
+models against their sources; with `--engine`, engines against them; with `--latency`, engines
+against the clock."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from engineforge.cli import world
-from engineforge.errors import SpecError
-from engineforge.project.plans import Plan
+from engineforge.errors import HostUnfit, SpecError, UsageError
+from engineforge.project.plans import Plan, PlannedVariant
 from engineforge.project.project import Project
-from engineforge.worker.outcome import Outcome
+from engineforge.worker.conditions import Conditions
+from engineforge.worker.outcome import Outcome, Skipped
+
+_KINDS = ("accuracy", "engine", "latency")
 
 
 def run(args: argparse.Namespace) -> int:
+    kinds = [kind for kind in _KINDS if getattr(args, kind)]
+    if args.again and not args.latency:
+        raise UsageError("--again measures latency anew", hint="give --latency as well")
     specs = world.paths(args)
     with world.project(args, specs) as project:
         plan = project.plan(specs, world.selection(args), checks=True)
-        if args.accuracy and (args.keep_going or not plan.problems):
-            return _accuracy(args, project, plan)
+        if kinds and (args.keep_going or not plan.problems):
+            return _check(args, project, plan, kinds)
     if args.json:
         from engineforge.report import data
 
@@ -37,15 +44,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(args: argparse.Namespace, project: Project, plan: Plan, stage: str) -> list[Outcome]:
+def measure(args: argparse.Namespace, project: Project, plan: Plan, kind: str) -> list[Outcome]:
     """Carry out the checks of a plan, showing how it goes; an outcome for each variant."""
     from engineforge.cli.build import conditions
     from engineforge.cli.progress import progress
 
-    expected = dict.fromkeys(each.label for each in plan.checked.values())
+    run: Mapping[str, Callable[[Conditions], list[Outcome]]] = {
+        "accuracy": lambda how: project.check(plan, how, "checks"),
+        "sensitivity": lambda how: project.check(plan, how, "sensitivity"),
+        "engine": lambda how: project.check_engines(plan, how),
+        "latency": lambda how: project.check_latency(plan, how, again=args.again),
+    }
+    on_one = kind in ("accuracy", "sensitivity")
+    expected = dict.fromkeys(
+        each.label for each in (plan.checked.values() if on_one else plan.variants)
+    )
     with progress(sys.stderr, os.environ, expected) as observe:
         about = world.about(project.root)
-        return project.check(plan, conditions(args, about, observe), stage)
+        return run[kind](conditions(args, about, observe))
 
 
 def say_outcomes(
@@ -66,11 +82,41 @@ def say_outcomes(
     return exit_code(plan, outcomes)
 
 
-def _accuracy(args: argparse.Namespace, project: Project, plan: Plan) -> int:
-    from engineforge.report import accuracy
+def _check(args: argparse.Namespace, project: Project, plan: Plan, kinds: list[str]) -> int:
+    from engineforge.cli.build import exit_code
+    from engineforge.report import checks
 
     if not args.json:
         world.say_notes(plan.notes)
     world.say_problems(plan.problems)
-    outcomes = measure(args, project, plan, "checks")
-    return say_outcomes(args, plan, outcomes, accuracy.check_lines(plan, outcomes))
+    found: dict[str, list[Outcome]] = {}
+    for kind in kinds:
+        try:
+            found[kind] = measure(args, project, plan, kind)
+        except HostUnfit as error:
+            if len(kinds) == 1:
+                raise
+            found[kind] = [Skipped(why=str(error), unfit=True) for _ in plan.variants]
+    if args.json:
+        world.print_json(checks.as_json(plan, found))
+    else:
+        for line in checks.check_lines(plan, found):
+            print(line)
+        sys.stdout.flush()
+        for line in checks.failure_lines(plan, found):
+            world.say(line)
+    asked = [
+        outcome
+        for kind, outcomes in found.items()
+        for variant, outcome in zip(plan.variants, outcomes, strict=True)
+        if _has(variant, kind)
+    ]
+    return exit_code(plan, asked)
+
+
+def _has(variant: PlannedVariant, kind: str) -> bool:
+    """Whether its spec asks for such a check of a variant."""
+    if variant.job is None:
+        return False
+    check = variant.job.variant.latency if kind == "latency" else variant.job.variant.accuracy
+    return check is not None

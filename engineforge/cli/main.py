@@ -13,7 +13,6 @@ from importlib import import_module
 from typing import NoReturn
 
 from engineforge import __version__
-from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError, HostUnfit, SpecError
 
 _INTERRUPTED = 130
@@ -108,7 +107,21 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="run the accuracy checks: converted models against their sources, on the CPU",
     )
-    _running(check, when="with --accuracy: ")
+    check.add_argument(
+        "--engine",
+        action="store_true",
+        help="run them on the engines themselves, each on its GPU",
+    )
+    check.add_argument(
+        "--latency",
+        action="store_true",
+        help="run the latency checks, of engines that are built, on their GPUs",
+    )
+    check.add_argument(
+        "--again", action="store_true", help="with --latency: also what was measured before"
+    )
+    _running(check, when="with one of these: ")
+    _gpus(check)
 
     plan = command("plan", "plan", "say what is stale and why; builds nothing")
     _paths(plan)
@@ -275,7 +288,9 @@ def _bench_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("--layers", action="store_true", help="profile each layer as well")
 
 
-def _digest(text: str) -> Digest:
+def _digest(text: str) -> str:
+    from engineforge.digest import Digest
+
     return Digest(text)
 
 

@@ -24,6 +24,7 @@ _MEANWHILE = {
     "gpu": "has the GPU",
     "checks": "measures the same",
     "sensitivity": "measures the same",
+    "engine-checks": "measures the same",
 }
 """What another process does that is waited for, by stage."""
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engineforge.cli import world
 from engineforge.digest import digest_file
 from engineforge.errors import EngineForgeError, SpecError, UsageError
 from engineforge.plan.planner import UpToDate
+from engineforge.project.last import LastChecks
 from engineforge.project.plans import PlannedVariant
-from engineforge.report import accuracy, data, text
+from engineforge.report import accuracy, data, latency, text
 from engineforge.store.local import Entry, LocalStore
 from engineforge.worker.chain import CALIBRATION, MODEL
 
@@ -49,6 +50,7 @@ def _show_specs(args: argparse.Namespace, path: Path) -> int:
     with world.project(args, [path]) as project:
         plan = project.plan([path], world.selection(args), checks=True, data_may_miss=True)
         world.say_notes(plan.notes)
+        last = LastChecks(plan, project.store)
         for variant in plan.variants:
             entry = None
             if isinstance(variant.state, UpToDate):
@@ -61,7 +63,7 @@ def _show_specs(args: argparse.Namespace, path: Path) -> int:
                 data_found = variant.job.check is not None
                 checked = project.last_check(variant) if data_found else None
                 verdict = accuracy.verdict(checked, data=data_found)
-            shown.append(_Shown(entry, variant, verdict))
+            shown.append(_Shown(entry, variant, verdict, _on_gpu(last, variant)))
         if args.calibration:
             entries = [each for one in shown for each in _typed(project.store, one.entry)]
             code = _print_calibration(args, entries)
@@ -82,6 +84,17 @@ class _Shown:
     entry: Entry
     variant: PlannedVariant | None = None
     verdict: str | None = None
+    on_gpu: Mapping[str, str] = field(default_factory=dict)
+    """The same of its engine on a GPU: its accuracy (`on gpu`) and its `latency`."""
+
+
+def _on_gpu(last: LastChecks, variant: PlannedVariant) -> dict[str, str]:
+    found = {}
+    if (checked := last.accuracy(variant)) is not None:
+        found["on gpu"] = accuracy.verdict(checked, data=True)
+    if variant.job is not None and variant.job.variant.latency is not None:
+        found["latency"] = latency.verdict(last.latency(variant))
+    return found
 
 
 def _print(args: argparse.Namespace, shown: list[_Shown]) -> int:
@@ -92,6 +105,8 @@ def _print(args: argparse.Namespace, shown: list[_Shown]) -> int:
                     **({} if each.variant is None else data.named(each.variant)),
                     **data.entry(each.entry),
                     "checks": each.verdict,
+                    "engine_checks": each.on_gpu.get("on gpu"),
+                    "latency": each.on_gpu.get("latency"),
                 }
                 for each in shown
             ]
@@ -102,6 +117,8 @@ def _print(args: argparse.Namespace, shown: list[_Shown]) -> int:
             print(line)
         if each.verdict is not None:
             print(f"  checks     {each.verdict}")
+        for name, verdict in each.on_gpu.items():
+            print(f"  {name:10} {verdict}")
     return 0
 
 

@@ -54,6 +54,8 @@ def environment(args: argparse.Namespace) -> Mapping[str, str]:
     if asked is None:
         return os.environ
     shown = [each for each in os.environ.get(_SHOWN, "").split(",") if each]
+    if not shown and _SHOWN in os.environ:
+        raise UsageError(f"--gpus: {_SHOWN} is empty, which hides all GPUs")
     chosen = []
     for each in asked.split(","):
         meant = each

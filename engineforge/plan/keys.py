@@ -89,6 +89,39 @@ class CheckKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineCheckKey:
+    """Measuring how far an engine, by its file, is from its source model. `versions` are those that
+    ran the source; `gpu` is the kind that ran the engine, whichever one it was."""
+
+    format: int = KEY_FORMAT
+    measuring: int
+    versions: Mapping[str, str]
+    engine: Digest
+    source: tuple[Digest, ...]
+    data: SamplesRecipe
+    labels: str | None
+    class_axis: int
+    gpu: Mapping[str, object]
+    driver: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyKey:
+    """One measurement of how fast an engine, by its file, is on a kind of GPU: at which `point`
+    (profile and shapes), with which `settings`. No two come out the same, and an entry does not
+    change: `number` counts, from 0, those that are alike in all else."""
+
+    format: int = KEY_FORMAT
+    measuring: int
+    engine: Digest
+    point: Mapping[str, object]
+    settings: Mapping[str, object]
+    gpu: Mapping[str, object]
+    driver: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRecipe:
     """How an engine is to be built, whatever the model: all options with their values."""
 

@@ -59,9 +59,11 @@ class Effort:
 
 @dataclass(slots=True)
 class Plan:
-    """All selected variants of all specs, and the problems of those that could not be planned."""
+    """All selected variants of all specs, the `others` of those specs, and the problems of what
+    could not be planned."""
 
     variants: list[PlannedVariant] = field(default_factory=list)
+    others: list[PlannedVariant] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     effort: Effort = field(default_factory=Effort)

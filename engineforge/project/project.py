@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engineforge.errors import HostUnfit, Problem, SpecError, UsageError
+from engineforge.errors import EngineForgeError, HostUnfit, Problem, SpecError, UsageError
 from engineforge.plan.planner import UpToDate
 from engineforge.project.folder import TARGETS, spec_files, spec_name
 from engineforge.project.plans import Effort, Plan, PlannedVariant, Selection
@@ -22,8 +23,10 @@ if TYPE_CHECKING:  # a no-op build loads none of these
     from engineforge.project.reading import Reader
     from engineforge.target import Target
     from engineforge.worker.importer import Importer
+    from engineforge.worker.job import Engine
     from engineforge.worker.local import Worker
     from engineforge.worker.spare import Spare
+    from engineforge.worker.timing import Kept, Subject
 
 
 class Project:
@@ -115,6 +118,7 @@ class Project:
                     )
                 planned = reader.read(file, name, plan)
             plan.variants += filter(selection.takes, planned)
+            plan.others += filterfalse(selection.takes, planned)
             known_variants.update(each.variant for each in planned)
             known_targets.update(each.target for each in planned)
         if reader is not None:
@@ -142,6 +146,8 @@ class Project:
             with self._worker(conditions) as worker:
                 run = worker.prepare if prepare else worker.build
                 outcomes = dict(zip(jobs, run(list(jobs.values())), strict=True))
+            if prepare:
+                self.index.forget_planned()
         for variant in plan.variants:
             if isinstance(variant.state, UpToDate):
                 engine = variant.state.engine
@@ -179,6 +185,58 @@ class Project:
             done = dict(zip(jobs, worker.check(list(jobs.values()), stage), strict=True))
         none = Skipped(why="its spec has no accuracy check")
         return [done.get((each.spec, each.variant), none) for each in plan.variants]
+
+    def check_engines(self, plan: Plan, conditions: Conditions) -> list[Outcome]:
+        """Check the accuracy of the engines of a plan made with `checks`, on the GPUs of this host:
+        an outcome for each of its variants, in their order. HostUnfit without ONNX Runtime."""
+        from engineforge.checks.installed import onnxruntime_version
+        from engineforge.project.checking import Engines
+
+        onnxruntime_version()
+        engines = Engines(plan, self.store, self.gpus)
+        found = [engines.for_accuracy(each) for each in plan.variants]
+        return self._on_gpus(found, conditions, lambda worker, these: worker.check_engines(these))
+
+    def check_latency(self, plan: Plan, conditions: Conditions, *, again: bool) -> list[Outcome]:
+        """The same for latency; with `again` also where it was measured before."""
+        from engineforge.project.checking import Engines
+
+        engines = Engines(plan, self.store, self.gpus)
+        found = [engines.for_latency(each) for each in plan.variants]
+        return self._on_gpus(
+            found, conditions, lambda worker, these: worker.check_latency(these, again=again)
+        )
+
+    def _on_gpus(
+        self,
+        found: Sequence[Engine | Skipped],
+        conditions: Conditions,
+        check: Callable[[Worker, Sequence[Engine]], list[Outcome]],
+    ) -> list[Outcome]:
+        engines = [each for each in found if not isinstance(each, Skipped)]
+        done: Iterator[Outcome] = iter(())
+        if engines:
+            with self._worker(conditions) as worker:
+                done = iter(check(worker, engines))
+        return [each if isinstance(each, Skipped) else next(done) for each in found]
+
+    def bench(
+        self,
+        subject: Subject,
+        gpu: HostGpu,
+        conditions: Conditions,
+        waiting: Callable[[str], None],
+    ) -> Kept:
+        """Measure an engine of this project's store on a GPU that nobody else uses meanwhile, and
+        keep what was measured. EngineForgeError with the last words of what fails."""
+        from engineforge.worker.job import StageFailed
+
+        try:
+            with self._worker(conditions) as worker:
+                return worker.bench(subject, gpu, waiting)
+        except StageFailed as failure:
+            said = "".join(f"\n  {line}" for line in failure.log)
+            raise EngineForgeError(f"{failure.error}{said}") from failure
 
     def last_check(self, variant: PlannedVariant) -> Checked | None:
         """What the accuracy check of a variant, planned with `checks`, came to the last time."""

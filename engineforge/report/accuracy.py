@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from engineforge.project.plans import Plan
+from engineforge.report import latency
 from engineforge.report.text import counted
-from engineforge.worker.outcome import Checked, Failed, Outcome, Ranked, Skipped
+from engineforge.worker.outcome import Checked, Failed, Outcome, Ranked, Skipped, Timed
 
 
 def verdict(checked: Checked | None, *, data: bool) -> str:
@@ -24,35 +25,38 @@ def verdict(checked: Checked | None, *, data: bool) -> str:
     return f"FAILED: accuracy: {'; '.join(checked.failures)}"
 
 
-def check_lines(plan: Plan, outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """A line for each variant."""
+def check_lines(plan: Plan, outcomes: Sequence[Outcome], kind: str = "") -> Iterator[str]:
+    """A line for each variant; `kind` is what the check is called, where there are others."""
     width = max((len(each.label) for each in plan.variants), default=0)
     for variant, outcome in zip(plan.variants, outcomes, strict=True):
+        at = f"{variant.label:{width}}  {kind}" + ("  " if kind else "")
         match outcome:
-            case Checked(failures=(), measured=measured):
-                yield f"passed   {variant.label:{width}}  {_summary(measured)}"
-            case Checked(measured=measured):
-                yield f"FAILED   {variant.label:{width}}  {_summary(measured)}"
+            case Checked(failures=failures, measured=measured):
+                yield f"{'FAILED' if failures else 'passed'}   {at}{_summary(measured)}"
+            case Timed(failures=failures):
+                yield f"{'FAILED' if failures else 'passed'}   {at}{latency.summary(outcome)}"
             case Failed(stage=stage):
-                yield f"FAILED   {variant.label:{width}}  in stage {stage}"
+                yield f"FAILED   {at}in stage {stage}"
             case Skipped(why=why):
-                yield f"skipped  {variant.label:{width}}  {why}"
+                yield f"skipped  {at}{why}"
 
 
-def failure_lines(plan: Plan, outcomes: Sequence[Outcome]) -> Iterator[str]:
+def failure_lines(plan: Plan, outcomes: Sequence[Outcome], kind: str = "") -> Iterator[str]:
     """Why checks failed, and what would mend it; once for variants that fail in the same way."""
     said: dict[tuple[str, ...], list[str]] = {}
     for variant, outcome in zip(plan.variants, outcomes, strict=True):
         match outcome:
             case Checked(failures=failures, advice=advice) if failures:
                 lines = (*failures, *advice)
+            case Timed(failures=failures) if failures:
+                lines = failures
             case Failed(stage=stage, error=error, log=log):
                 lines = (f"failed in stage {stage}: {error}", *(f"| {line}" for line in log))
             case _:
                 continue
         said.setdefault(lines, []).append(variant.label)
     for lines, labels in said.items():
-        yield f"{', '.join(labels)}:"
+        yield f"{', '.join(labels)}{f', {kind.strip()}' if kind else ''}:"
         yield from (f"  {each}" for line in lines for each in line.splitlines())
 
 

@@ -19,6 +19,7 @@ from engineforge.worker.outcome import (
     Rebuilt,
     Reused,
     Skipped,
+    Timed,
 )
 
 FORMAT = 1
@@ -111,6 +112,15 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
                 "measured": dict(measured),
                 "failures": list(failures),
                 "advice": list(advice),
+            }
+        case Timed(entry=entry, measured=measured, than=than, kept=kept, failures=failures):
+            return {
+                "outcome": "failed" if failures else "passed",
+                "entry": entry,
+                "measured": dict(measured),
+                "than": None if than is None else dict(than),
+                "kept": kept,
+                "failures": list(failures),
             }
         case Ranked(entry=entry, measured=measured):
             return {"outcome": "ranked", "entry": entry, "measured": dict(measured)}

@@ -19,6 +19,7 @@ from engineforge.worker.outcome import (
     Rebuilt,
     Reused,
     Skipped,
+    Timed,
 )
 
 _FEW_CHANGES = 2
@@ -116,6 +117,8 @@ def outcome(found: Outcome) -> str:
             return f"same {level}: {said} (built in {times})".replace("same none", "NOT the same")
         case Checked(failures=failures):
             return "failed its accuracy check" if failures else "passed its accuracy check"
+        case Timed(failures=failures):
+            return "failed its latency check" if failures else "passed its latency check"
         case Ranked():
             return "ranked its layers"
         case Failed(stage=stage, error=error):
@@ -183,6 +186,22 @@ def _typed_lines(recipe: Mapping[str, Any], record: Mapping[str, Any]) -> Iterat
         yield f"  not quantized  {', '.join(record['not_quantized'])}"
 
 
+def _gpu_lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """On which GPU an engine was built, beside what, with which timings, and whether it loads."""
+    if (gpu := record.get("gpu")) is None:
+        return
+    others = (record.get("gpu_at_start") or {}).get("others")
+    beside = f", shared with {counted(len(others), 'other program')}" if others else ""
+    yield f"  built on   {gpu['name']} {gpu['uuid']}, driver {gpu['driver']}{beside}"
+    timings = record["timing_cache"]
+    told = [str(timings["state"])]
+    told += [f"{timings['tactics_timed']} tactics timed"] if "tactics_timed" in timings else []
+    told += [f"{word}: {timings[word]}" for word in ("set_aside", "rejected") if word in timings]
+    yield f"  timings    {', '.join(told)}"
+    load = record["load_test"]
+    yield f"  load test  {counted(len(load['runs']), 'profile')} run in a fresh process"
+
+
 def _engine_lines(key: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
     recipe = key["recipe"]
     chain = recipe["toolchain"]
@@ -194,8 +213,10 @@ def _engine_lines(key: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator
     yield f"  toolchain  {chain['backend']} {chain['version']}, CUDA {chain['cuda']}"
     target = recipe["target"]
     gpu = target.get("gpu", {})
-    where = [*target.get("compute_capabilities", ()), *(str(value) for value in gpu.values())]
-    yield f"  target     {', '.join([*where, target['platform']])}"
+    named = [f"{gpu['name']} ({gpu['compute_capability']})"] if "name" in gpu else []
+    where = [*target.get("compute_capabilities", ()), *named, target["platform"]]
+    yield f"  target     {', '.join(where)}"
+    yield from _gpu_lines(record)
     for index, profile in enumerate(recipe["profiles"]):
         for name, given in profile.items():
             for kind, bounds in given.items():

@@ -89,11 +89,12 @@ class Context:
         with contextlib.ExitStack() as borrowed:
             return self.run_given(given(inputs, self.stream, borrowed), device=device)
 
-    def run_given(self, arrays: Given, *, device: bool = False) -> Outputs:
-        """`run`, with inputs that are ready in this context's stream."""
+    def run_given(self, arrays: Given, *, device: bool = False, bound: bool = False) -> Outputs:
+        """`run`, with inputs that are ready in this context's stream; `bound` where it is known
+        that it takes them as it is."""
         with self._lock, self._loaded.device:
             try:
-                if not self.takes(arrays):
+                if not bound and not self.takes(arrays):
                     self._loaded.interface.check(arrays)
                     self._bind(request_of(self._loaded.interface, arrays))
                 self._fill(arrays)
@@ -353,6 +354,7 @@ class Context:
             if self._context is not None:
                 with contextlib.suppress(CudaError):
                     self.stream.synchronize()
+                self._loaded.give_back(self.profile)
             if self._graph is not None:
                 self._graph.close()
                 self._graph = None

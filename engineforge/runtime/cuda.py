@@ -91,10 +91,13 @@ class Device:
         self.compute_capability = f"{properties.major}.{properties.minor}"
         checked("cudaSetDevice", self.index)
         checked("cudaFree", 0)  # makes the context now, so that its time is in no measurement
+        self._set = _bindings().cudaSetDevice
 
     def __enter__(self) -> Device:
-        if not self._alone:
-            checked("cudaSetDevice", self.index)
+        if not self._alone:  # with another GPU here, this thread may have been on that one
+            (code,) = self._set(self.index)
+            if code:
+                raise failed("cudaSetDevice", code)
         return self
 
     def __exit__(self, *error: object) -> None:

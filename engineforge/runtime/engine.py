@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
+
+import numpy as np
 
 from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError
@@ -81,14 +83,29 @@ class Engine:
     ) -> Outputs:
         """The outputs by name for inputs by name, as `Context.run`; in the profile that fits, or in
         the one that is asked for. Any thread may call it."""
+        if all(type(each) is np.ndarray for each in inputs.values()):
+            return self._run(inputs, profile, device=device)
         with contextlib.ExitStack() as borrowed:
             arrays = given(inputs, self._arrivals, borrowed)
-            with self._borrowed_context(arrays, profile) as held:
-                if arrays is not inputs and any(isinstance(a, Borrowed) for a in arrays.values()):
-                    with self.loaded.device, Event() as arrived:
-                        arrived.record(self._arrivals)
-                        held.stream.wait(arrived)
-                return held.run_given(arrays, device=device)
+            return self._run(arrays, profile, device=device)
+
+    def _run(self, arrays: Given, profile: int | None, *, device: bool) -> Outputs:
+        held = self._bound_already(arrays, profile)
+        bound = held is not None
+        if held is None:
+            self.interface.check(arrays)
+            index = self.interface.profile_for(request_of(self.interface, arrays), profile)
+            held = self._obtain(index)
+        try:
+            if any(isinstance(each, Borrowed) for each in arrays.values()):
+                with self.loaded.device, Event() as arrived:
+                    arrived.record(self._arrivals)
+                    held.stream.wait(arrived)
+            return held.run_given(arrays, device=device, bound=bound)
+        finally:
+            with self._change:
+                self._idle.append(held)
+                self._change.notify()
 
     def context(self, profile: int = 0, *, cuda_graph: bool = False) -> Context:
         """A context of one's own, for one profile; with `cuda_graph`, runs replay a CUDA graph that
@@ -102,20 +119,6 @@ class Engine:
                 made = Context(self.loaded, profile, cuda_graph=cuda_graph)
             self._given.append(made)
             return made
-
-    @contextlib.contextmanager
-    def _borrowed_context(self, arrays: Given, profile: int | None) -> Iterator[Context]:
-        held = self._bound_already(arrays, profile)
-        if held is None:
-            self.interface.check(arrays)
-            index = self.interface.profile_for(request_of(self.interface, arrays), profile)
-            held = self._obtain(index)
-        try:
-            yield held
-        finally:
-            with self._change:
-                self._idle.append(held)
-                self._change.notify()
 
     def _bound_already(self, arrays: Given, profile: int | None) -> Context | None:
         with self._change:

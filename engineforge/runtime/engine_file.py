@@ -44,10 +44,10 @@ class EngineFile:
 
     @property
     def version_compatible(self) -> bool:
-        return bool(self._builder.get("version_compatible"))
+        return bool(self.builder.get("version_compatible"))
 
     @property
-    def _builder(self) -> Mapping[str, Any]:
+    def builder(self) -> Mapping[str, Any]:
         builder: Mapping[str, Any] = self.recipe.get("builder", {})
         return builder
 
@@ -75,7 +75,7 @@ class EngineFile:
         target = self.recipe.get("target", {})
         gpu, several = target.get("gpu"), target.get("compute_capabilities")
         wanted = [gpu["compute_capability"]] if gpu else several
-        compatible = self._builder.get("hardware_compatibility") == "ampere_plus"
+        compatible = self.builder.get("hardware_compatibility") == "ampere_plus"
         if wanted and compute_capability not in wanted and not compatible:
             raise EngineRefused(
                 f"'{self.path}' was built for compute capability {', '.join(wanted)}, and "

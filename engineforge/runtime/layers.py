@@ -35,7 +35,7 @@ def layer_information(cuda_engine: Any, trt: Any) -> dict[str, Any]:  # noqa: AN
 def normalised(text: str) -> dict[str, Any]:
     """The inspector's JSON in one form; text that is no JSON is kept as it is."""
     try:
-        told = json.loads(text)
+        told = json.loads(text, strict=False)  # 8.6 joins names by a bare control character
     except ValueError:
         return {"layers": [], "tensorrt": text}
     layers = told.get("Layers", []) if isinstance(told, Mapping) else []

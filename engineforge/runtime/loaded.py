@@ -17,6 +17,7 @@ from engineforge.runtime.messages import Messages, speaker
 from engineforge.spec.model import InputRange, ShapeRange
 
 _TEN = 10
+_SHARING = "profile_sharing_0806"
 # From it on there are weight streaming, 64-bit sizes and 64-bit values of shape tensors.
 
 
@@ -47,6 +48,9 @@ class Loaded:
         self.generation = generation(self.trt)
         self.messages = Messages(log)
         self._lock = threading.Lock()
+        previews = file.builder.get("preview_features") or {}
+        self._taken_by_one = self.generation < _TEN and not previews.get(_SHARING)
+        self._taken: set[int] = set()
         self._speaker = speaker(file.backend)
         self._speaker.listen(self.messages)
         self.runtime: Any = None
@@ -96,6 +100,8 @@ class Loaded:
         """An execution context for a profile; None where another one has taken it, as TensorRT 8
         lets only one have it unless the engine was built with PROFILE_SHARING_0806."""
         with self._lock:
+            if self._taken_by_one and profile in self._taken:
+                return None  # asked for it all the same, 8.6 crashes the process
             context = self.cuda_engine.create_execution_context()
             if context is None:
                 raise RunError(
@@ -107,7 +113,13 @@ class Loaded:
                     self.messages.errors()
                     return None
                 stream.synchronize()
+            self._taken.add(profile)
             return context
+
+    def give_back(self, profile: int) -> None:
+        """The context of a profile has ended."""
+        with self._lock:
+            self._taken.discard(profile)
 
     @property
     def device_memory(self) -> int:

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, cast
 
 from engineforge.errors import Problem
+from engineforge.spec.latency import parse_latency
 from engineforge.spec.load import Document, Place
 from engineforge.spec.model import (
     InputRange,
@@ -60,7 +61,6 @@ class Spec:
     document: Document
     source: Source
     cells: tuple[Cell, ...]
-    checks: Mapping[str, object]
 
 
 def size_in_bytes(text: str | int) -> int:
@@ -175,6 +175,8 @@ def expand(
     source = raw["model"]["source"]
     variants = raw.get("variants", {"default": {}})
     per_variant = any("inputs" in own or "profiles" in own for own in variants.values())
+    for_all = shared["targets"][0] if "targets" in shared else ()
+    targets_of = {variant: own.get("targets", for_all) for variant, own in variants.items()}
     cells = []
     for variant, own in variants.items():
         own_place = Place(document, ("variants", variant) if "variants" in raw else ())
@@ -191,10 +193,11 @@ def expand(
         )
         said = frozenset(own if "variants" in raw else shared)
         precision = parse_precision(chosen, said, own_place, problems)
-        accuracy = parse_accuracy(
-            (raw["checks"], Place(document, ("checks",))) if "checks" in raw else None,
-            (own["checks"], own_place.below("checks")) if "checks" in own else None,
-            problems,
+        checks = (raw["checks"], Place(document, ("checks",))) if "checks" in raw else None
+        own_checks = (own["checks"], own_place.below("checks")) if "checks" in own else None
+        accuracy = parse_accuracy(checks, own_checks, problems)
+        latency = parse_latency(
+            variant, targets_of, shared=checks, own=own_checks, problems=problems
         )
         if precision.sparsity and accuracy is None:
             problems.append(
@@ -232,6 +235,7 @@ def expand(
                         builder=builder,
                         target=target,
                         accuracy=accuracy,
+                        latency=latency,
                     ),
                     precision=chosen.get("precision", (None, own_place))[1],
                     keys={k: chosen[k][1] for k in PRECISION_KEYS if k in chosen},
@@ -254,7 +258,6 @@ def expand(
         if "package" in source
         else PathSource(path=source["path"]),
         cells=tuple(cells),
-        checks=raw.get("checks", {}),
     )
     return spec, _once(problems)
 

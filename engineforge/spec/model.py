@@ -164,6 +164,25 @@ class AccuracyCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MaxSlower:
+    """How much slower than another variant of the file, on the same target, the median may be."""
+
+    than: str
+    percent: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyCheck:
+    """What a variant's engine must reach on its GPU, at `profile` ('min', 'opt' or 'max') of its
+    first optimization profile, copies in and out included. In no key."""
+
+    profile: str = "opt"
+    max_p99_ms: float | None = None
+    max_median_ms: float | None = None
+    max_slower: MaxSlower | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """One cell of a spec's matrix. `builder` holds only what was asked for, options by name."""
 
@@ -174,6 +193,7 @@ class Variant:
     builder: Mapping[str, object]
     target: Target
     accuracy: AccuracyCheck | None = None
+    latency: LatencyCheck | None = None
 
     @property
     def label(self) -> str:

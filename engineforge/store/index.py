@@ -234,6 +234,11 @@ class Index:
     def know_planned(self, fingerprint: str, planned: PlannedSpec) -> None:
         self._new.planned[fingerprint] = planned
 
+    def forget_planned(self) -> None:
+        """Plan every spec anew: what their stages find is no longer what it was."""
+        self._new.planned.clear()
+        self._data.planned.clear()
+
     def is_inspected(self, files: str) -> bool:
         """Whether a model with just these files was found to be sound."""
         return files in self._new.inspected or files in self._data.inspected

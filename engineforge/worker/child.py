@@ -93,16 +93,17 @@ def _import(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build(request: Mapping[str, Any]) -> dict[str, Any]:
-    from engineforge.backends import BuildRequest, tensorrt
+    from engineforge.backends import BuildRequest, needs_types, tensorrt
     from engineforge.worker.wire import read_profiles, read_target
 
-    busy = _busy(request["gpu"])
+    busy, target = _busy(request["gpu"]), read_target(request["target"])
     output = tensorrt.build(
         BuildRequest(
             model=Path(request["model"]),
             profiles=read_profiles(request["profiles"]),
             builder=request["builder"],
-            target=read_target(request["target"]),
+            target=target,
+            types=_types(Path(request["model"])) if needs_types(target) else {},
             timings=_path(request.get("timings")),
             shared_timings=_shared_timings(request),
             timings_out=_path(request.get("timings_out")),
@@ -111,6 +112,13 @@ def _build(request: Mapping[str, Any]) -> dict[str, Any]:
         Path(request["log"]),
     )
     return {**asdict(output), **busy, "peak_memory": _peak()}
+
+
+def _types(model: Path) -> dict[str, str]:
+    from engineforge.stages.sources.features import float_types
+    from engineforge.stages.sources.onnx import read_model
+
+    return float_types(read_model(model))
 
 
 def _shared_timings(request: Mapping[str, Any]) -> Timings | None:
@@ -218,6 +226,30 @@ def _measure(request: Mapping[str, Any]) -> dict[str, Any]:
     return _measured(request, found)
 
 
+def _check_engine(request: Mapping[str, Any]) -> dict[str, Any]:
+    from engineforge.checks.engine import measure_engine
+    from engineforge.runtime.engine import Engine
+
+    source = _prepared(request, "source")
+    with (
+        Path(request["log"]).open("a", encoding="utf-8", buffering=1) as log,
+        Engine.load(
+            Path(request["engine"]),
+            sha256=Digest(request["sha256"]),
+            plugins=[Path(each) for each in request["plugins"]],
+            log=log,
+        ) as engine,
+    ):
+        found = measure_engine(
+            source,
+            engine,
+            _samples(request),
+            class_axis=request["class_axis"],
+            scratch=Path(request["scratch"]),
+        )
+    return _measured(request, found)
+
+
 def _sensitivity(request: Mapping[str, Any]) -> dict[str, Any]:
     from engineforge.checks.pair import Pair
     from engineforge.checks.sensitivity import ranked, sensitivity
@@ -306,6 +338,7 @@ _OPERATIONS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "type": _type,
     "build": _build,
     "checks": _measure,
+    "check-engine": _check_engine,
     "sensitivity": _sensitivity,
     "advise": _advise,
     "run": _on_engine,
@@ -328,6 +361,7 @@ _ALONE = frozenset(
         "run",
         "bench",
         "checks",
+        "check-engine",
         "sensitivity",
         "advise",
     ]

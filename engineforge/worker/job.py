@@ -12,6 +12,7 @@ from engineforge.digest import Digest
 from engineforge.plan.keys import PlanKey, SamplesRecipe
 from engineforge.spec.model import ModelInterface, Profile, ShapeRange, Variant
 from engineforge.store.index import Stat
+from engineforge.store.local import Entry
 
 Files = Mapping[Path, tuple[Digest, Stat]]
 """Files with their digests, and the stats that they had when they were hashed."""
@@ -36,6 +37,16 @@ class Job:
     check: SamplesRecipe | None = None
     checked_on: Files
     gpus: tuple[HostGpu, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """The engine of a job, in the store, that is to be checked on a GPU of the job's; `than` is the
+    one, of that job, that its latency is compared with."""
+
+    job: Job
+    entry: Entry
+    than: Engine | None = None
 
 
 class ToolMissing(Exception):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
+from engineforge.backends.gpu import HostGpu
+from engineforge.checks.latency import latency_failures
 from engineforge.digest import Digest, document
 from engineforge.errors import EngineForgeError
 from engineforge.store.index import Index
@@ -17,7 +19,7 @@ from engineforge.worker.chain import Chain, Model
 from engineforge.worker.conditions import Conditions
 from engineforge.worker.entries import Entries
 from engineforge.worker.importer import Importer
-from engineforge.worker.job import Job, StageFailed, ToolMissing
+from engineforge.worker.job import Engine, Job, StageFailed, ToolMissing
 from engineforge.worker.measured import CHECKS, SENSITIVITY, check_key, judged, read_measured
 from engineforge.worker.measuring import Measuring
 from engineforge.worker.outcome import (
@@ -30,11 +32,13 @@ from engineforge.worker.outcome import (
     Ranked,
     Reused,
     Skipped,
+    Timed,
 )
 from engineforge.worker.rebuilding import Rebuilding
 from engineforge.worker.running import INTERRUPTED, Halted, Running
 from engineforge.worker.spare import Spare
 from engineforge.worker.stage import Stage
+from engineforge.worker.timing import Asked, Kept, Subject, Timing
 
 _LOOK_SECONDS = 0.2
 
@@ -64,6 +68,8 @@ class Worker:
         self._building = Building(stage, spare)
         self._rebuilding = Rebuilding(stage, self._building)
         self._measuring = Measuring(stage)
+        self._timing = Timing(stage)
+        self._stage = stage
         self._on_gpus: dict[tuple[str, ...], ThreadPoolExecutor] = {}
         self._lock = threading.Lock()
         self._left_to_import = 0
@@ -85,6 +91,30 @@ class Worker:
         run = {CHECKS: self._check, SENSITIVITY: self._sensitivity}[stage]
         return self._run(jobs, run)
 
+    def check_engines(self, engines: Sequence[Engine]) -> list[Outcome]:
+        """The same for the accuracy of engines themselves, each on one of its job's GPUs."""
+        of = {each.job.variant.label: each for each in engines}
+
+        def check(job: Job) -> _Found:
+            source = self._source(job)[0]
+            return self._on_gpu(job, lambda job: self._check_engine(of[job.variant.label], source))
+
+        return self._run([each.job for each in engines], check)
+
+    def check_latency(self, engines: Sequence[Engine], *, again: bool) -> list[Outcome]:
+        """The same for latency; with `again`, also where it was measured before."""
+        of = {each.job.variant.label: each for each in engines}
+
+        def check(job: Job) -> _Found:
+            return self._on_gpu(job, lambda job: self._time(of[job.variant.label], again=again))
+
+        return self._run([each.job for each in engines], check)
+
+    def bench(self, subject: Subject, gpu: HostGpu, waiting: Callable[[str], None]) -> Kept:
+        """Measure one engine on this GPU, whatever was measured before; StageFailed."""
+        kept, _ = self._timing.measured([subject], [gpu], waiting, again=True)
+        return kept[0]
+
     def _run(self, jobs: Sequence[Job], carry_out: Callable[[Job], _Found]) -> list[Outcome]:
         self._left_to_import = len(jobs)
         pool = ThreadPoolExecutor(max_workers=self._conditions.jobs, thread_name_prefix="build")
@@ -97,7 +127,8 @@ class Worker:
             self._importer.kill(INTERRUPTED)
             raise
         finally:
-            for each in (pool, *self._on_gpus.values()):
+            pool.shutdown(wait=True, cancel_futures=True)  # its threads may yet ask for the others
+            for each in self._on_gpus.values():
                 each.shutdown(wait=True, cancel_futures=True)
 
     def _on_gpu(self, job: Job, carry_out: Callable[[Job], _Found]) -> Future[_Found]:
@@ -145,15 +176,18 @@ class Worker:
 
     def _models(self, job: Job) -> tuple[Model, Model, dict[str, Digest]]:
         """The source in its canonical form, what the engine is made of, and the entries of both."""
-        try:
-            source, key = self._chain.imported(job)
-        finally:
-            self._imported_one()
+        source, key = self._source(job)
         asked = job.key.typed_key(source.digest)
         if asked is None:
             return source, source, {"onnx": key}
         typed, typed_key = self._chain.typed(job, source, asked)
         return source, typed, {"onnx": key, "typed": typed_key}
+
+    def _source(self, job: Job) -> tuple[Model, Digest]:
+        try:
+            return self._chain.imported(job)
+        finally:
+            self._imported_one()
 
     def _imported_one(self) -> None:
         with self._lock:
@@ -178,7 +212,7 @@ class Worker:
 
     def _build(self, job: Job) -> _Found:
         _, model, entries = self._models(job)
-        if job.gpus:
+        if job.gpus and self._building.there(job, model) is None:
             return self._on_gpu(job, lambda job: self._engine(job, model, entries))
         return self._engine(job, model, entries)
 
@@ -209,6 +243,35 @@ class Worker:
             return replace(checked, advice=self._advice(job, source, typed))
         return checked
 
+    def _check_engine(self, engine: Engine, source: Model) -> Outcome:
+        return judged(engine.job, self._measuring.of_engine(engine.job, source, engine.entry))
+
+    def _time(self, engine: Engine, *, again: bool) -> Outcome:
+        job, check = engine.job, engine.job.variant.latency
+        if check is None:
+            raise RuntimeError("a variant without a latency check cannot be measured")
+        pair = [engine] if engine.than is None else [engine, engine.than]
+        subjects = [
+            Subject(
+                label=each.job.variant.label,
+                engine=each.entry,
+                asked=Asked(at=check.profile),
+                plugins=_plugins(each.job),
+            )
+            for each in pair
+        ]
+        waiting = self._stage.waiting(job, "gpu")
+        (found, *others), kept = self._timing.measured(subjects, job.gpus, waiting, again=again)
+        than = others[0].measured if others else None
+        return Timed(
+            entry=found.entry.manifest.key,
+            check=check,
+            measured=found.measured,
+            than=than,
+            kept=kept,
+            failures=tuple(latency_failures(found.measured, check, than)),
+        )
+
     def _advice(self, job: Job, source: Model, typed: Model) -> tuple[str, ...]:
         try:
             return self._measuring.advice(job, source, typed)
@@ -224,6 +287,11 @@ class Worker:
         key = check_key(job, source.digests, typed.digests)
         entry = self._measuring.measured(job, source, typed, stage=SENSITIVITY, key=key)
         return Ranked(entry=entry.manifest.key, measured=read_measured(entry))
+
+
+def _plugins(job: Job) -> tuple[str, ...]:
+    found = job.builder.get("plugins")
+    return tuple(found) if isinstance(found, list) else ()
 
 
 def _result(future: Future[_Found]) -> Outcome:

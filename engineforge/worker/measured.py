@@ -6,17 +6,18 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from engineforge.backends.gpu import HostGpu
 from engineforge.checks import MEASURING, VERSIONS
-from engineforge.checks.thresholds import failures
-from engineforge.digest import Digest, digest_value
-from engineforge.plan.keys import CheckKey
+from engineforge.checks.thresholds import failures, order_failures
+from engineforge.digest import Digest, digest_value, document
+from engineforge.plan.keys import CheckKey, EngineCheckKey
 from engineforge.store.local import Entry, LocalStore
 from engineforge.worker.chain import MODEL, typed_model
 from engineforge.worker.job import Job
-from engineforge.worker.outcome import Checked
+from engineforge.worker.outcome import ENGINE, Checked
 
-CHECKS, SENSITIVITY = "checks", "sensitivity"
-"""The stages whose entries hold measurements."""
+CHECKS, SENSITIVITY, ENGINE_CHECKS = "checks", "sensitivity", "engine-checks"
+"""The stages whose entries hold measurements of models, and of engines against models."""
 
 MEASURED = "measured.json"
 
@@ -37,6 +38,26 @@ def check_key(job: Job, source: tuple[Digest, ...], typed: tuple[Digest, ...]) -
     )
 
 
+def engine_check_key(
+    job: Job, source: tuple[Digest, ...], engine: Entry, gpu: HostGpu, onnxruntime: str
+) -> EngineCheckKey:
+    """The key of the accuracy of an engine on such a GPU, its source run by this ONNX Runtime."""
+    check = job.variant.accuracy
+    if check is None or job.check is None:
+        raise RuntimeError("a variant without an accuracy check cannot be measured")
+    return EngineCheckKey(
+        measuring=MEASURING,
+        versions={"onnxruntime": onnxruntime},
+        engine=engine.manifest.files[ENGINE].sha256,
+        source=source,
+        data=job.check,
+        labels=check.labels,
+        class_axis=check.class_axis,
+        gpu=document(gpu.gpu),
+        driver=gpu.driver,
+    )
+
+
 def read_measured(entry: Entry) -> Mapping[str, Any]:
     measured: Mapping[str, Any] = json.loads(entry.file(MEASURED).read_text(encoding="utf-8"))
     return measured
@@ -45,7 +66,7 @@ def read_measured(entry: Entry) -> Mapping[str, Any]:
 def judged(job: Job, entry: Entry) -> Checked:
     """The measurements against what the job's spec asks today."""
     measured, check = read_measured(entry), job.variant.accuracy
-    failed = failures(measured, check.thresholds if check else {})
+    failed = failures(measured, check.thresholds if check else {}) + order_failures(measured)
     return Checked(entry=entry.manifest.key, measured=measured, failures=tuple(failed))
 
 

@@ -1,16 +1,21 @@
-"""Measurements of models: how far a converted one is from its source, and which layers it is."""
+"""Measurements of models: how far a converted one, or an engine, is from its source, and which
+layers it is."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from engineforge.digest import document
-from engineforge.plan.keys import CheckKey
+from engineforge.backends.gpu import HostGpu
+from engineforge.checks.installed import onnxruntime_version
+from engineforge.digest import digest_value, document
+from engineforge.plan.keys import CheckKey, EngineCheckKey
 from engineforge.store.local import Entry
 from engineforge.worker.chain import Model
 from engineforge.worker.entries import Made
+from engineforge.worker.gpus import Gpus, Lease
 from engineforge.worker.job import Job
-from engineforge.worker.outcome import Started
+from engineforge.worker.measured import ENGINE_CHECKS, engine_check_key
+from engineforge.worker.outcome import ENGINE, Started
 from engineforge.worker.stage import Stage
 from engineforge.worker.wire import write_data
 
@@ -20,6 +25,7 @@ class Measuring:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
+        self._gpus = Gpus(stage.session, stage.conditions.now)
 
     def measured(
         self, job: Job, source: Model, typed: Model, *, stage: str, key: CheckKey
@@ -36,6 +42,47 @@ class Measuring:
             return Made(record=self._stage.record({"source": job.model.name, **report}))
 
         return self._stage.obtain(job, stage, key, make).entry
+
+    def of_engine(self, job: Job, source: Model, engine: Entry) -> Entry:
+        """The entry of an engine's accuracy check, on any of the job's GPUs."""
+        version = onnxruntime_version()
+
+        def key(gpu: HostGpu) -> EngineCheckKey:
+            return engine_check_key(job, source.digests, engine, gpu, version)
+
+        for gpu in job.gpus:
+            there = self._stage.there(ENGINE_CHECKS, digest_value(key(gpu)))
+            if there is not None:
+                return there
+        with self._gpus.lease(job.gpus, self._stage.waiting(job, "gpu")) as lease:
+
+            def make(staged: Path) -> Made:
+                return self._on_engine(job, source, engine, lease, staged)
+
+            return self._stage.obtain(job, ENGINE_CHECKS, key(lease.gpu), make).entry
+
+    def _on_engine(
+        self, job: Job, source: Model, engine: Entry, lease: Lease, staged: Path
+    ) -> Made:
+        stage = self._stage
+        stage.room_for(job, 2, "the check")
+        stage.tell(Started(job.variant.label, "measuring"))
+        with stage.session.staged() as scratch:
+            request = {
+                **self._compared(job, source, source),
+                "op": "check-engine",
+                "engine": engine.path,
+                "sha256": engine.manifest.files[ENGINE].sha256,
+                "plugins": job.builder.get("plugins") or [],
+                "out": staged,
+                "scratch": scratch,
+            }
+            environment = lease.environment(stage.conditions.environment)
+            log = scratch / "measure.log"
+            report = stage.ask(job, ENGINE_CHECKS, request, log, environment=environment)
+        gpu = lease.record(stage.conditions.now())
+        about = {"source": job.model.name, "engine": engine.manifest.key, "gpu": gpu, **report}
+        return Made(record=stage.record(about))
 
     def advice(self, job: Job, source: Model, typed: Model) -> tuple[str, ...]:
         """Which layers made a check fail, and what would mend it, in words."""

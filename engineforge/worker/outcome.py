@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engineforge.digest import Digest
+from engineforge.spec.model import LatencyCheck
 
 ENGINE = "model.engine"
 """The engine's file in its entry."""
@@ -63,6 +64,19 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """How fast an engine is, and which thresholds of `check` it misses; `than` is what was measured
+    of the variant that it is compared with. `kept` says whether this was measured before."""
+
+    entry: Digest
+    check: LatencyCheck
+    measured: Mapping[str, Any]
+    than: Mapping[str, Any] | None = None
+    kept: bool = False
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
     """What each layer of a variant alone costs."""
 
@@ -74,7 +88,7 @@ class Ranked:
 class Rebuilt:
     """How far an engine that was built once more is the one in the store: `level` is the strictest
     that holds (bytes, bytes but names, layers and tactics, layers, outputs, none), `said` what was
-    seen; `seconds` now, and `before`."""
+    seen; `seconds` are those of TensorRT's own build, now and `before`."""
 
     engine: Digest
     level: str
@@ -83,7 +97,7 @@ class Rebuilt:
     before: float
 
 
-Outcome = Built | Reused | Prepared | Rebuilt | Checked | Ranked | Failed | Skipped
+Outcome = Built | Reused | Prepared | Rebuilt | Checked | Timed | Ranked | Failed | Skipped
 
 
 @dataclass(frozen=True, slots=True)

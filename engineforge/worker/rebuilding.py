@@ -39,9 +39,12 @@ class Rebuilding:
             record = self._building.rebuilt(job, model, entry, folder)
             self._stage.tell(Started(job.variant.label, "comparing"))
             level, said = self._compared(job, entry, folder)
-            seconds, before = record["seconds"], entry.manifest.record["seconds"]
             return Rebuilt(
-                engine=entry.manifest.key, level=level, said=said, seconds=seconds, before=before
+                engine=entry.manifest.key,
+                level=level,
+                said=said,
+                seconds=record["build_seconds"],
+                before=entry.manifest.record["build_seconds"],
             )
 
     def _compared(self, job: Job, entry: Entry, folder: Path) -> tuple[str, str]:

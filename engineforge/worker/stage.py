@@ -11,7 +11,8 @@ from typing import Any
 from engineforge.digest import Digest, digest_value
 from engineforge.errors import EngineForgeError
 from engineforge.store.index import stat_of
-from engineforge.store.local import LocalStore, Session
+from engineforge.store.local import Entry, LocalStore, Session
+from engineforge.store.trust import whole
 from engineforge.worker.conditions import Conditions
 from engineforge.worker.entries import Entries, Made, Obtained
 from engineforge.worker.job import Files, Job, StageFailed
@@ -73,6 +74,10 @@ class Stage:
         except EngineForgeError as error:
             raise StageFailed(stage, str(error)) from error
 
+    def there(self, stage: str, key: Digest) -> Entry | None:
+        """The entry of a key, if it is there whole; nothing is made."""
+        return whole(self.store, self._entries.index, stage, key)
+
     def record(self, more: Mapping[str, object]) -> dict[str, object]:
         """What a manifest says of how its entry came to be."""
         finished = self.conditions.now().isoformat(timespec="seconds")
@@ -90,25 +95,44 @@ class Stage:
     ) -> dict[str, Any]:
         """What a child of its own answers, if no file of the job changed meanwhile; it is started
         when there is memory for what it took before, or may take."""
-        name = f"{stage} {job.variant.label}"
-        usual = self._entries.index.peak(name)
         guess = _CHILD_BYTES + _TIMES_WEIGHTS * job.interface.weight_bytes
-        with self._memory.room(usual or guess, self.running.go_on):
-            made = child or Child(log, environment or self.conditions.environment)
-            with self.running.child(made) as asked:
-                answer = self._answer(asked, job, stage, {**request, "log": log})
-        if "peak_memory" in answer:
-            self._entries.index.know_peak(name, answer["peak_memory"])
+        name = f"{stage} {job.variant.label}"
+        try:
+            answer = self.ask_about(
+                name, stage, request, log, memory=guess, child=child, environment=environment
+            )
+        except StageFailed:
+            self.unchanged(job, stage)  # which would be why
+            raise
         self.unchanged(job, stage)
         return answer
 
-    def _answer(
-        self, asked: Child, job: Job, stage: str, request: Mapping[str, Any]
+    def ask_about(
+        self,
+        name: str,
+        stage: str,
+        request: Mapping[str, object],
+        log: Path,
+        *,
+        memory: int,
+        child: Child | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
+        """The same of what is no job: `memory` in bytes is what it may take where nothing is known
+        of `name`."""
+        usual = self._entries.index.peak(name)
+        with self._memory.room(usual or memory, self.running.go_on):
+            made = child or Child(log, environment or self.conditions.environment)
+            with self.running.child(made) as asked:
+                answer = self._answer(asked, stage, {**request, "log": log})
+        if "peak_memory" in answer:
+            self._entries.index.know_peak(name, answer["peak_memory"])
+        return answer
+
+    def _answer(self, asked: Child, stage: str, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
             return asked.ask(request, timeout=self.conditions.timeout)
         except EngineForgeError as error:
-            self.unchanged(job, stage)
             # What a library answered is in the error; a crash has only its last words.
             said = asked.log_tail(request["log"]) if isinstance(error, Crashed) else ()
             raise StageFailed(stage, str(error), said) from error
@@ -131,7 +155,7 @@ class Stage:
         files = dict.fromkeys({**job.source, **shared}.items(), "onnx")
         if stage == "typed":
             files |= dict.fromkeys(job.calibrated_on.items(), "typed")
-        elif stage in ("checks", "sensitivity"):
+        elif stage in ("checks", "sensitivity", "engine-checks"):
             files |= dict.fromkeys(job.checked_on.items(), stage)
         for (path, (_, stat)), of in files.items():
             try:

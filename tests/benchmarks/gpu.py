@@ -55,7 +55,8 @@ class Bench:
 
 
 def warm(bench: Bench, specs: Sequence[str]) -> None:
-    """Each engine built cold, then once more from its own timing cache; how far they agree."""
+    """Each engine built cold, then once more from its own timing cache: seconds of TensorRT's own
+    build, and how far both agree."""
     cache = bench.cache("cache-warm")
     _, seconds = bench.engineforge("build", *specs, "--cold", "--keep-going", "--cache", cache)
     print(f"all cold in {seconds:.0f} s; the same from their own timing caches:")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import onnx
 import pytest
 
 from tests.cli.test_progress import on_a_terminal
@@ -15,16 +18,27 @@ _CHECK = ("check", "specs", "--accuracy")
 
 
 def test_notes_are_said_before_anything_is_measured(project: Forge) -> None:
-    project.edit("net", "checks:\n", "checks:\n  latency: {max_p99_ms: 5}\n")
-    result = project.run(*_CHECK, "--variant", "fp16")
+    _with_a_float64_output(project.model)
+    result = project.run(*_CHECK, "--variant", "fp32")
     assert result.code == 0
     lines = result.err.splitlines()
     assert lines[0].startswith("note: ")
-    assert "checks.latency is validated" in lines[0]
-    assert "net/fp16@ada: measuring" in lines[1:]
-    again = project.run(*_CHECK, "--json", "--variant", "fp16")
+    assert "is float32 in the engine" in lines[0]
+    assert "net/fp32@ada: measuring" in lines[1:]
+    again = project.run(*_CHECK, "--json", "--variant", "fp32")
     assert len(again.json["notes"]) == 1
     assert "note: " not in again.err
+
+
+def _with_a_float64_output(path: Path) -> None:
+    """Something to note, of a network that is else the same."""
+    model = onnx.load(path)
+    double = onnx.TensorProto.DOUBLE
+    node = onnx.helper.make_node("Cast", ["logits"], ["double"], name="/double", to=double)
+    model.graph.node.append(node)
+    output = onnx.helper.make_tensor_value_info("double", double, ["batch", 10])
+    model.graph.output.append(output)
+    onnx.save(model, path)
 
 
 def test_a_bad_spec_stops_every_check(project: Forge) -> None:
@@ -65,9 +79,9 @@ def test_a_terminal_counts_what_is_measured(project: Forge) -> None:
     assert "of 6 done" not in said
 
 
-def test_help_says_what_means_something_with_accuracy_only(project: Forge) -> None:
+def test_help_says_what_means_something_only_where_checks_run(project: Forge) -> None:
     said = " ".join(project.run("check", "--help").out.split())
-    assert said.count("with --accuracy: ") == 3
+    assert said.count("with one of these: ") == 3
 
 
 def test_engines_are_shown_without_the_data_of_their_checks(ready: Forge) -> None:

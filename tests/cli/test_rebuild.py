@@ -1,4 +1,4 @@
-"""`engineforge verify --rebuild` with TensorRT-RTX, which has neither timing caches nor a GPU here."""
+"""`engineforge verify --rebuild` with TensorRT-RTX: no timing caches, and no GPU here."""
 
 from __future__ import annotations
 

@@ -12,8 +12,10 @@ from engineforge.plan.explain import changes
 from engineforge.plan.keys import (
     CalibrationRecipe,
     CheckKey,
+    EngineCheckKey,
     EngineKey,
     EngineRecipe,
+    LatencyKey,
     OnnxKey,
     PlanKey,
     SamplesRecipe,
@@ -65,6 +67,26 @@ _CHECK = CheckKey(
     data=_SAMPLES,
     labels="label",
     class_axis=-1,
+)
+_ENGINE_CHECK = EngineCheckKey(
+    measuring=1,
+    versions={"onnxruntime": "1.23.2"},
+    engine=digest_bytes(b"e"),
+    source=(digest_bytes(b"m"),),
+    data=_SAMPLES,
+    labels="label",
+    class_axis=-1,
+    gpu={"name": "NVIDIA H200"},
+    driver="580.159.04",
+)
+_LATENCY = LatencyKey(
+    measuring=1,
+    engine=digest_bytes(b"e"),
+    point={"profile": 0, "at": "opt"},
+    settings={"streams": 1},
+    gpu={"name": "NVIDIA H200"},
+    driver="580.159.04",
+    number=0,
 )
 _ENGINE = EngineKey(model=digest_bytes(b"m"), external=(), recipe=_RECIPE)
 
@@ -122,6 +144,28 @@ _OTHERS: dict[type, dict[str, object]] = {
         "labels": None,
         "class_axis": 1,
     },
+    EngineCheckKey: {
+        "format": 2,
+        "measuring": 2,
+        "versions": {"onnxruntime": "1.24.0"},
+        "engine": digest_bytes(b"other"),
+        "source": (),
+        "data": dataclasses.replace(_SAMPLES, samples=None),
+        "labels": None,
+        "class_axis": 1,
+        "gpu": {"name": "NVIDIA H100"},
+        "driver": "580.200.00",
+    },
+    LatencyKey: {
+        "format": 2,
+        "measuring": 2,
+        "engine": digest_bytes(b"other"),
+        "point": {"profile": 0, "at": "max"},
+        "settings": {"streams": 2},
+        "gpu": {"name": "NVIDIA H100"},
+        "driver": "580.200.00",
+        "number": 1,
+    },
     PlanKey: {
         "format": 2,
         "onnx": dataclasses.replace(_ONNX, canonical=2),
@@ -131,7 +175,19 @@ _OTHERS: dict[type, dict[str, object]] = {
 }
 
 
-_KEYS = [_ONNX, _SAMPLES, _CALIBRATION, _TYPED, _TYPED_KEY, _CHECK, _RECIPE, _ENGINE, _PLAN]
+_KEYS = [
+    _ONNX,
+    _SAMPLES,
+    _CALIBRATION,
+    _TYPED,
+    _TYPED_KEY,
+    _CHECK,
+    _ENGINE_CHECK,
+    _LATENCY,
+    _RECIPE,
+    _ENGINE,
+    _PLAN,
+]
 
 
 @pytest.mark.parametrize("key", _KEYS, ids=lambda k: type(k).__name__)
@@ -157,6 +213,12 @@ def test_the_world_is_not_rekeyed_by_accident() -> None:
     )
     assert digest_value(_CHECK) == Digest(
         "sha256:df53b0e5a69854e04131b40d70461987f98cf2b66286e9f6e18810d41c66d844"
+    )
+    assert digest_value(_ENGINE_CHECK) == Digest(
+        "sha256:212d3a9425c579f29c2acfa5a541588a6e5406ba6479460a16ff04f10c3fa08e"
+    )
+    assert digest_value(_LATENCY) == Digest(
+        "sha256:3145a464055e5c06a523f8b147193087b3b295a9b05f5a1e6039751310fc5676"
     )
 
 

@@ -190,6 +190,9 @@ class PretendLoaded:
         self.contexts.append(PretendContext(self._cuda, self.interface))
         return self.contexts[-1]
 
+    def give_back(self, profile: int) -> None:
+        self._taken.discard(profile)
+
     def close(self) -> None:
         self.closed = True
 

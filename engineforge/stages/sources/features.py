@@ -51,6 +51,18 @@ def features_of(model: ModelProto) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def float_types(model: ModelProto) -> dict[str, str]:
+    """HALF or FLOAT, in TensorRT's words, of every tensor that is one of the two, by name."""
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False)
+    words: dict[int, str] = {TensorProto.FLOAT16: "HALF", TensorProto.FLOAT: "FLOAT"}
+    return {
+        name: words[elem_type]
+        for graph in graphs(inferred)
+        for name, elem_type in _types(graph).items()
+        if elem_type in words
+    }
+
+
 def _types(graph: GraphProto) -> dict[str, int]:
     values: Iterable[onnx.ValueInfoProto] = (*graph.input, *graph.value_info, *graph.output)
     types = {value.name: value.type.tensor_type.elem_type for value in values}
