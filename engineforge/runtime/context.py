@@ -19,7 +19,7 @@ from engineforge.runtime.device_tensor import DeviceTensor
 from engineforge.runtime.dlpack import Borrowed
 from engineforge.runtime.inputs import Given, given, request_of, values_of
 from engineforge.runtime.interface import Request, Shape, Tensor, WrongInput
-from engineforge.runtime.loaded import Loaded, RunError
+from engineforge.runtime.loaded import Loaded, RunError, known_dims
 
 Outputs = dict[str, Any]
 """By name: NumPy arrays, or DeviceTensors where they were asked for."""
@@ -173,6 +173,10 @@ class Context:
         """Have TensorRT report the time of each layer of each launch from now on."""
         self._context.profiler = profiler
 
+    def told_to(self, inspector: Any) -> None:  # noqa: ANN401 - TensorRT's EngineInspector
+        """Have an inspector tell of the engine as it is with the shapes that are bound."""
+        inspector.execution_context = self._context
+
     @property
     def data_dependent(self) -> list[str]:
         """The bound outputs whose shapes are known only when they are computed."""
@@ -213,7 +217,7 @@ class Context:
         self._inputs = inputs
 
     def _bound_output(self, tensor: Tensor) -> _Slot:
-        shape = tuple(self._context.get_tensor_shape(tensor.name))
+        shape = known_dims(self._context.get_tensor_shape(tensor.name))
         if -1 not in shape:
             slot = self._slot(tensor, shape, "DeviceToHost")
             self._set_address(slot, slot.address)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from engineforge.runtime.engine import Engine
+
 _TYPES = {
     "float32": "FP32|Float",
     "float16": "FP16|Half",
@@ -23,12 +25,17 @@ _TYPES = {
 _TYPE = re.compile("|".join(rf"\b(?P<{name}>{words})\b" for name, words in _TYPES.items()))
 
 
-def layer_information(cuda_engine: Any, trt: Any) -> dict[str, Any]:  # noqa: ANN401
+def layer_information(engine: Engine) -> dict[str, Any]:
     """`layers`, each with its name and what is told of its type, data types and tactic; and
     `tensorrt`, all that the inspector said. How much that is, 'profiling_verbosity' decided when
-    the engine was built."""
-    inspector = cuda_engine.create_engine_inspector()
-    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    the engine was built. Data types are those at the opt of the first profile: of shapes that vary,
+    TensorRT tells none."""
+    trt = engine.loaded.trt
+    inspector = engine.loaded.cuda_engine.create_engine_inspector()
+    with engine.context(0) as context:
+        context.prepare(engine.interface.opt(0))
+        context.told_to(inspector)
+        text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     return normalised(text)
 
 
@@ -51,6 +58,9 @@ def _layer(told: object) -> dict[str, Any]:
     for key, name in (("Inputs", "input_types"), ("Outputs", "output_types")):
         if types := list(dict.fromkeys(_types(told.get(key)))):
             found[name] = types
+    weights = told.get("Weights")
+    if isinstance(weights, Mapping) and (types := list(_types([weights]))):
+        found["weights_type"] = types[0]
     # TensorRT writes a tactic as a number, or as the name of its kernel, or both.
     for key, name in (("TacticName", "tactic"), ("TacticValue", "tactic_value")):
         if told.get(key):
@@ -62,7 +72,7 @@ def _types(tensors: object) -> Iterator[str]:
     for tensor in tensors if isinstance(tensors, list) else []:
         said = " ".join(
             str(tensor[key])
-            for key in ("Datatype", "DataType", "Format/Datatype", "Format")
+            for key in ("Datatype", "DataType", "Format/Datatype", "Format", "Type")
             if isinstance(tensor, Mapping) and key in tensor
         )
         if match := _TYPE.search(said):

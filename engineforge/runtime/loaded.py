@@ -12,7 +12,7 @@ from engineforge.backends.library import FLAVOURS, generation, load, loaded_vers
 from engineforge.errors import EngineForgeError, HostUnfit
 from engineforge.runtime.cuda import Device, Stream
 from engineforge.runtime.engine_file import EngineFile, EngineRefused
-from engineforge.runtime.interface import Interface, Tensor
+from engineforge.runtime.interface import Interface, Shape, Tensor
 from engineforge.runtime.messages import Messages, speaker
 from engineforge.spec.model import InputRange, ShapeRange
 
@@ -60,7 +60,7 @@ class Loaded:
                 self._deserialize(file, plugins)
                 if weight_streaming_budget is not None:
                     self._stream_weights(weight_streaming_budget)
-                self.interface = _interface(self.trt, self.cuda_engine, self.generation)
+                self.interface = _interface(self.trt, self.cuda_engine, self.generation, file)
         except BaseException:
             self.close()
             raise
@@ -145,37 +145,66 @@ def _import(backend: str) -> ModuleType:
         ) from error
 
 
-def _interface(trt: Any, cuda_engine: Any, api: int) -> Interface:  # noqa: ANN401
+def known_dims(dims: Any) -> Shape:  # noqa: ANN401 - TensorRT's Dims
+    """Sizes, -1 for those that may change. TensorRT 8 does not even know the rank of an output
+    whose shape depends on the data: one -1 stands for all of it."""
+    try:
+        return tuple(dims)
+    except ValueError:  # its length is -1
+        return (-1,)
+
+
+def _interface(trt: Any, cuda_engine: Any, api: int, file: EngineFile) -> Interface:  # noqa: ANN401
     tensors: dict[str, dict[str, Tensor]] = {"INPUT": {}, "OUTPUT": {}}
     for index in range(cuda_engine.num_io_tensors):
         name = cuda_engine.get_tensor_name(index)
         tensors[cuda_engine.get_tensor_mode(name).name][name] = Tensor(
             name=name,
             dtype=cuda_engine.get_tensor_dtype(name).name,
-            dims=tuple(cuda_engine.get_tensor_shape(name)),
+            dims=known_dims(cuda_engine.get_tensor_shape(name)),
             on_host=cuda_engine.get_tensor_location(name) == trt.TensorLocation.HOST,
             shape_tensor=bool(cuda_engine.is_shape_inference_io(name)),
             layout=cuda_engine.get_tensor_format(name).name,
         )
     profiles = [
-        {name: _range(cuda_engine, api, profile, each) for name, each in tensors["INPUT"].items()}
+        {
+            name: InputRange(
+                shape=_shapes(cuda_engine, profile, each),
+                values=_values(cuda_engine, api, profile, each, file),
+            )
+            for name, each in tensors["INPUT"].items()
+        }
         for profile in range(cuda_engine.num_optimization_profiles)
     ]
     return Interface(inputs=tensors["INPUT"], outputs=tensors["OUTPUT"], profiles=profiles)
 
 
-def _range(cuda_engine: Any, api: int, profile: int, tensor: Tensor) -> InputRange:  # noqa: ANN401
-    shape = ShapeRange(min=tensor.dims, opt=tensor.dims, max=tensor.dims)
-    if -1 in tensor.dims:
-        low, opt, high = cuda_engine.get_tensor_profile_shape(tensor.name, profile)
-        shape = ShapeRange(min=tuple(low), opt=tuple(opt), max=tuple(high))
-    values = None
-    if tensor.shape_tensor and tensor.on_host:
-        if api < _TEN:
-            found = cuda_engine.get_profile_shape_input(profile, tensor.name)
-        else:
-            # Its docstring has the names of the two arguments swapped.
-            found = cuda_engine.get_tensor_profile_values(profile, tensor.name)
-        if found:
-            values = ShapeRange(min=tuple(found[0]), opt=tuple(found[1]), max=tuple(found[2]))
-    return InputRange(shape=shape, values=values)
+def _shapes(cuda_engine: Any, profile: int, tensor: Tensor) -> ShapeRange:  # noqa: ANN401
+    if -1 not in tensor.dims:
+        return ShapeRange(min=tensor.dims, opt=tensor.dims, max=tensor.dims)
+    low, opt, high = cuda_engine.get_tensor_profile_shape(tensor.name, profile)
+    return ShapeRange(min=tuple(low), opt=tuple(opt), max=tuple(high))
+
+
+def _values(
+    cuda_engine: Any,  # noqa: ANN401
+    api: int,
+    profile: int,
+    tensor: Tensor,
+    file: EngineFile,
+) -> ShapeRange | None:
+    """The range of a shape tensor's values, where it is one."""
+    if not (tensor.shape_tensor and tensor.on_host):
+        return None
+    if api < _TEN:
+        # Its `get_profile_shape_input` gives too few of them (seen with 8.6.0): as it was built.
+        profiles = file.recipe.get("profiles", [])
+        given = profiles[profile].get(tensor.name, {}) if profile < len(profiles) else {}
+        bounds = given.get("values")
+        return None if bounds is None else ShapeRange(**{k: tuple(v) for k, v in bounds.items()})
+    # Its docstring has the names of the two arguments swapped.
+    found = cuda_engine.get_tensor_profile_values(profile, tensor.name)
+    if not found:
+        return None
+    low, opt, high = found
+    return ShapeRange(min=tuple(low), opt=tuple(opt), max=tuple(high))

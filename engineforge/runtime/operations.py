@@ -84,8 +84,9 @@ def load_test(request: Request) -> dict[str, Any]:
     started = time.monotonic()
     with _engine(request) as engine:
         seconds = time.monotonic() - started
-        found = _load_test(engine, seconds, run=not builder.get("strip_plan"))
-        if path := request.get("layers"):
+        weights = not builder.get("strip_plan")
+        found = _load_test(engine, seconds, run=weights)
+        if (path := request.get("layers")) and weights:
             _write_layers(engine, Path(path))
     return found
 
@@ -103,7 +104,7 @@ def compare(request: Request) -> dict[str, Any]:
 
 
 def _write_layers(engine: Engine, path: Path) -> int:
-    found = layer_information(engine.loaded.cuda_engine, engine.loaded.trt)
+    found = layer_information(engine)
     text = json.dumps(found, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
     return len(found["layers"])

@@ -74,7 +74,6 @@ CONDITIONAL: Mapping[str, frozenset[str]] = {
     "IBuilderConfig.set_compute_capability": _RTX,
     "ICudaEngine.device_memory_size": _8,
     "ICudaEngine.device_memory_size_v2": _FROM_10,
-    "ICudaEngine.get_profile_shape_input": _8,
     "ICudaEngine.get_tensor_profile_values": _FROM_10,
     "ICudaEngine.streamable_weights_size": _FROM_10,
     "ICudaEngine.weight_streaming_budget_v2": _FROM_10,

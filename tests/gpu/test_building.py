@@ -116,6 +116,7 @@ def test_layers_compute_in_the_types_of_the_graph(bench: Bench) -> None:
     layers = json.loads(((bench.root / built["path"]).parent / "layers.json").read_text())["layers"]
     convolutions = [each for each in layers if "conv" in each["name"].lower()]
     assert convolutions
+    assert all(each["weights_type"] == "float16" for each in convolutions), convolutions
     assert all("float16" in each["output_types"] for each in convolutions), convolutions
 
 

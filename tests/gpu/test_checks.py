@@ -34,7 +34,7 @@ checks:
   latency: {max_p99_ms: 1000, max_median_ms: 500, max_slower: {than: fp32, percent: 900}}
 variants:
   fp32: {precision: fp32}
-  other: {precision: fp32, builder: {min_timing_iterations: 3}}
+  other: {precision: fp32, builder: {profiling_verbosity: none}}
 """
 _IDS = """\
 inputs: {ids: {min: [1, 4], opt: [2, 4], max: [8, 4]}}

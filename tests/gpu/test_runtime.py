@@ -293,7 +293,7 @@ def test_a_load_test_runs_every_profile(two: Path) -> None:
 
 def test_layers_have_names(entry: Path) -> None:
     with Engine.load(entry) as engine:
-        found = layer_information(engine.loaded.cuda_engine, engine.loaded.trt)
+        found = layer_information(engine)
     assert found["layers"]
     assert all(each["name"] for each in found["layers"])
 
