@@ -32,9 +32,9 @@ def layer_information(engine: Engine) -> dict[str, Any]:
     TensorRT tells none."""
     trt = engine.loaded.trt
     inspector = engine.loaded.cuda_engine.create_engine_inspector()
-    with engine.context(0) as context:
-        context.prepare(engine.interface.opt(0))
-        context.told_to(inspector)
+    with engine.context(0) as bound:
+        bound.prepare(engine.interface.opt(0))
+        bound.told_to(inspector)
         text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     return normalised(text)
 
