@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from engineforge.report.text import duration, outcome
-from engineforge.worker.outcome import Built, Event, Failed, Finished, Started, Waiting
+from engineforge.worker.outcome import Built, Event, Failed, Finished, Noted, Started, Waiting
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,6 +60,8 @@ class _Lines:
                 self._write(f"{label}: {phase}")
             case Waiting(label=label, stage=stage, holder=holder):
                 self._write(f"{label}: waiting for {holder}, which {_MEANWHILE[stage]}")
+            case Noted(label=label, text=text):
+                self._write(f"{label}: {text}")
             case Finished(label=label, outcome=Built(seconds=seconds)):
                 self._write(f"{label}: built in {duration(seconds)}")
             case Finished(label=label, outcome=Failed(stage=stage)):
@@ -78,7 +80,8 @@ class _Live:
     def __init__(self, expected: Mapping[str, float | None]) -> None:
         self._expected = expected
         self._rows: dict[str, tuple[str, float]] = {}
-        self._done: list[tuple[str, str]] = []
+        self._said: list[tuple[str, str]] = []
+        self._done = 0
         self._lock = threading.Lock()
 
     def tell(self, event: Event) -> None:
@@ -88,9 +91,12 @@ class _Live:
                     self._rows[label] = (phase, self._began(label))
                 case Waiting(label=label, holder=holder):
                     self._rows[label] = (f"waiting for {holder}", self._began(label))
+                case Noted(label=label, text=text):
+                    self._said.append((label, text))
                 case Finished(label=label, outcome=found):
                     self._rows.pop(label, None)
-                    self._done.append((label, outcome(found).splitlines()[0]))
+                    self._said.append((label, outcome(found).splitlines()[0]))
+                    self._done += 1
 
     def _began(self, label: str) -> float:
         return self._rows[label][1] if label in self._rows else time.monotonic()
@@ -101,13 +107,13 @@ class _Live:
 
         table = Table.grid(padding=(0, 2))
         with self._lock:
-            for label, said in self._done[-5:]:
+            for label, said in self._said[-5:]:
                 table.add_row(Text(label, style="dim"), Text(said.split("  ")[0], style="dim"), "")
             for label, (phase, began) in self._rows.items():
                 elapsed = duration(time.monotonic() - began)
                 before = self._expected.get(label)
                 usual = f"of about {duration(before)}" if before else "first time"
                 table.add_row(Text(label), Text(phase), Text(f"{elapsed} {usual}"))
-            count = f"{len(self._done)} of {len(self._expected)} done"
+            count = f"{self._done} of {len(self._expected)} done"
             table.add_row(Text(count, style="bold"), "", "")
         return table

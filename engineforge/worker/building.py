@@ -17,7 +17,7 @@ from engineforge.worker.chain import Model
 from engineforge.worker.entries import Made, Obtained
 from engineforge.worker.gpus import Gpus, Lease
 from engineforge.worker.job import Job, StageFailed
-from engineforge.worker.outcome import ENGINE, Started
+from engineforge.worker.outcome import ENGINE, Noted, Started
 from engineforge.worker.spare import Spare
 from engineforge.worker.stage import Stage
 from engineforge.worker.wire import write_profiles
@@ -94,6 +94,9 @@ class Building:
                 raise StageFailed("engine", "the engine file is short")
             load = self._load_test(job, engine, staged, environment) if lease else _NOT_LOADED
             gpu = lease.record(stage.conditions.now()) if lease else None
+        for word in ("set_aside", "rejected"):
+            if (why := output["timing_cache"].get(word)) is not None:
+                stage.tell(Noted(job.variant.label, f"a timing cache was set aside: {why}"))
         stage.tell(Started(job.variant.label, "publishing"))
         about = {
             "spec": job.variant.spec,

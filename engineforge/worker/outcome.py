@@ -120,9 +120,17 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """Something went otherwise than usual, and cost time at the most."""
+
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     label: str
     outcome: Outcome
 
 
-Event = Started | Waiting | Finished
+Event = Started | Waiting | Noted | Finished

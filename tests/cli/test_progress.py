@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from engineforge.cli.progress import progress
-from engineforge.worker.outcome import Event, Started, Waiting
+from engineforge.worker.outcome import Event, Noted, Started, Waiting
 from tests.conftest import Forge
 from tests.models import elementwise
 
@@ -100,3 +100,8 @@ def test_what_takes_long_has_a_line_when_it_begins() -> None:
 def test_who_waits_says_what_the_other_does(stage: str, does: str) -> None:
     (line,) = _lines(Waiting("net/int8@ada", stage, "PID 7 on host"))
     assert line == f"net/int8@ada: waiting for PID 7 on host, which {does}"
+
+
+def test_what_went_otherwise_than_usual_is_said() -> None:
+    (line,) = _lines(Noted("net/int8@here", "a timing cache was set aside: it is broken"))
+    assert line == "net/int8@here: a timing cache was set aside: it is broken"
