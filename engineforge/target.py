@@ -121,6 +121,12 @@ class Target:
         return whole
 
 
+def same_version(one: str, other: str) -> bool:
+    """Whether two versions are equal as far as the less precise one goes: packages may give a major
+    version only, and TensorRT's library a build number that its package has not."""
+    return all(a == b for a, b in zip(one.split("."), other.split("."), strict=False))
+
+
 def sorted_capabilities(found: list[str]) -> tuple[str, ...]:
     """Compute capabilities in rising order; TensorRT-RTX gives equal bytes for every order."""
     return tuple(sorted(set(found), key=lambda text: tuple(int(part) for part in text.split("."))))

@@ -1,5 +1,5 @@
-"""What compiles an engine. A backend is a name in a target and a flavour of one module; the
-differences between flavours stand in `options` and `capability`, and at the top of `tensorrt`."""
+"""What compiles an engine. A backend is a name in a target and a flavour of one module, `tensorrt`;
+what differs between flavours and versions stands in `library`, `options` and `capability`."""
 
 from __future__ import annotations
 
@@ -59,6 +59,9 @@ def needs_types(target: Target) -> bool:
     chain = target.toolchain
     return chain.backend == "tensorrt" and int(chain.version.partition(".")[0]) < _STRONGLY_TYPED
 
+
+TYPING = 1
+"""Of the rules in `weak`: raised when they would give the same model another engine."""
 
 _STRONGLY_TYPED = 10
 """The major version of TensorRT that takes them from the model."""

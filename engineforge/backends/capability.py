@@ -26,7 +26,7 @@ _WORDS: Mapping[str, str] = {
     "fp8-e4m3": "FP8 (E4M3)",
     "fp8-e5m2": "FP8 (E5M2)",
     "fp4": "FP4 weights",
-    "low-scales": "FP16 and BF16 around quantized layers",
+    "low-scales": "FP16 and BF16 scales of quantized layers",
     "reduce-axes": "axes of Reduce operators as inputs",
 }
 _PLURAL = frozenset({"fp32-gemm", "int4", "fp4", "low-scales", "reduce-axes"})

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engineforge.backends.gpu import HostGpu
 from engineforge.backends.library import FLAVOURS
-from engineforge.target import Gpu, Target, Toolchain, gpu_differences
+from engineforge.target import Gpu, Target, Toolchain, gpu_differences, same_version
 
 _RTX = "tensorrt_rtx"
 _RTX_CUDA = {"12": "tensorrt_rtx_cu12_libs", "13": "tensorrt_rtx_cu13_libs"}
@@ -166,7 +166,7 @@ def _why_not_toolchain(wanted: Toolchain) -> str | None:
         all_of_them = " and ".join(str(each) for each in found)
         return f"{all_of_them} are installed, in one folder: which one loads is left to chance"
     here = found[0]
-    if here.version != wanted.version or not _same_cuda(here.cuda, wanted.cuda):
+    if here.version != wanted.version or not same_version(here.cuda, wanted.cuda):
         return (
             f"the target pins {wanted}, and this host has {here}: {_install(wanted)}, "
             "or change the target"
@@ -182,11 +182,6 @@ def _install(wanted: Toolchain) -> str:
     elif wanted.version.startswith("8."):
         package = "tensorrt"
     return f"python -m pip install {package}=={wanted.version}"
-
-
-def _same_cuda(one: str, other: str) -> bool:
-    """Equal as far as the less precise one goes: packages give the major version only."""
-    return all(a == b for a, b in zip(one.split("."), other.split("."), strict=False))
 
 
 def matching(

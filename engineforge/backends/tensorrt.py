@@ -7,6 +7,8 @@ the build, and what was written is counted. What differs between flavours and ve
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +32,7 @@ from engineforge.backends.timing_cache import TimingCache
 from engineforge.backends.weak import enforce_types
 from engineforge.backends.words import Words
 from engineforge.store.timings import BadTimings, Timings
+from engineforge.target import same_version
 
 
 def build(request: BuildRequest, engine: Path, log: Path) -> BuildOutput:
@@ -117,7 +120,7 @@ class _Build:
         wanted = self.request.target.toolchain.version
         found = {"version": str(self.trt.__version__), "library": loaded_version(self._backend)}
         for what, version in found.items():
-            if version != wanted:
+            if not same_version(version, wanted):
                 raise BuildError(f"the target pins {wanted}, and the {what} loaded is {version}")
         return {**found, "onnx_parser": str(self.trt.get_nv_onnx_parser_version())}
 
@@ -166,20 +169,21 @@ class _Timings:
         state, blob = "cold", b""
         shared = self._request.shared_timings
         if self._request.timings is not None:
-            state, blob = "from the entry's own", self._request.timings.read_bytes()
+            state = "from the entry's own"
+            try:
+                blob = self._request.timings.read_bytes()
+            except OSError as error:
+                state, self._about["set_aside"] = "cold", f"it cannot be read: {error.strerror}"
         elif shared is not None:
             try:
                 found = shared.read()
             except BadTimings as error:
-                self._about["set_aside"] = str(error)
-                shared.set_aside()
+                self._about["set_aside"] = str(error)  # when this build merges, under the lock
             else:
                 state, blob = ("from the shared one", found) if found else (state, b"")
         if (rejected := cache.attach(blob)) is not None:
             state = "cold"
             self._about["rejected"] = rejected.why
-            if shared is not None and self._request.timings is None:
-                shared.set_aside()
         self._about |= {"state": state, "bytes_read": cache.read_bytes}
         if (keys := cache.keys()) is not None:
             self._about["timings_read"] = keys
@@ -205,7 +209,7 @@ class _Timings:
     @staticmethod
     def _merged(cache: TimingCache, shared: Timings) -> str:
         try:
-            with shared.changing("a build", lambda _: None):
+            with shared.changing(f"PID {os.getpid()} on {socket.gethostname()}"):
                 return cache.merge_into(shared)
         except OSError as error:
             return f"not merged: {error.strerror}"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 
 from engineforge.cli import world
-from engineforge.errors import HostUnfit, SpecError, UsageError
+from engineforge.errors import EngineForgeError, HostUnfit, SpecError, UsageError
 from engineforge.project.plans import Plan, PlannedVariant
 from engineforge.project.project import Project
 from engineforge.worker.conditions import Conditions
@@ -105,13 +105,20 @@ def _check(args: argparse.Namespace, project: Project, plan: Plan, kinds: list[s
         sys.stdout.flush()
         for line in checks.failure_lines(plan, found):
             world.say(line)
-    asked = [
-        outcome
+    # Each kind by itself: that the accuracy is right does not make up for a GPU that is missing.
+    codes = [
+        exit_code(
+            plan,
+            [
+                outcome
+                for variant, outcome in zip(plan.variants, outcomes, strict=True)
+                if _has(variant, kind)
+            ],
+        )
         for kind, outcomes in found.items()
-        for variant, outcome in zip(plan.variants, outcomes, strict=True)
-        if _has(variant, kind)
     ]
-    return exit_code(plan, asked)
+    worst_first = (SpecError.exit_code, EngineForgeError.exit_code, HostUnfit.exit_code)
+    return next((code for code in worst_first if code in codes), 0)
 
 
 def _has(variant: PlannedVariant, kind: str) -> bool:

@@ -17,6 +17,7 @@ from engineforge.errors import EngineForgeError, HostUnfit, SpecError
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
+_LONGEST = 86_400
 # What the machine answers, not a bug: permissions, full and failing disks.
 _NOT_OURS = {
     errno.EACCES,
@@ -244,7 +245,13 @@ def _selectors(made: argparse.ArgumentParser) -> None:
 
 
 def _running(made: argparse.ArgumentParser, when: str = "") -> None:
-    made.add_argument("-j", "--jobs", type=_positive, metavar="N", help=f"{when}variants at once")
+    made.add_argument(
+        "-j",
+        "--jobs",
+        type=_positive,
+        metavar="N",
+        help=f"{when}variants at once, beside one on each GPU",
+    )
     made.add_argument(
         "--keep-going",
         action="store_true",
@@ -279,8 +286,8 @@ def _bench_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--at", choices=("min", "opt", "max"), default="opt", help="of the profile (default: opt)"
     )
-    made.add_argument("--warm-up", type=float, default=200, metavar="MS", help="(default: 200)")
-    made.add_argument("--duration", type=float, default=3, metavar="S", help="(default: 3)")
+    made.add_argument("--warm-up", type=_duration, default=200, metavar="MS", help="(default: 200)")
+    made.add_argument("--duration", type=_duration, default=3, metavar="S", help="(default: 3)")
     made.add_argument("--iterations", type=_positive, default=10, metavar="N", help="at least")
     made.add_argument("--streams", type=_positive, default=1, metavar="N", help="at once")
     made.add_argument("--cuda-graph", action="store_true", help="replay a captured graph")
@@ -300,6 +307,16 @@ def _gpus(made: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="only these GPUs, as in CUDA_VISIBLE_DEVICES: numbers or UUIDs, with commas",
     )
+
+
+def _duration(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1
+    if not 0 <= found < _LONGEST:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to {_LONGEST}, found '{text}'")
+    return found
 
 
 def _positive(text: str) -> int:

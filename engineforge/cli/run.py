@@ -12,8 +12,8 @@ from typing import Any
 from engineforge.cli import world
 from engineforge.errors import EngineForgeError, SpecError, UsageError
 from engineforge.plan.planner import UpToDate
-
-ENGINE = "model.engine"
+from engineforge.store.local import MANIFEST
+from engineforge.worker.outcome import ENGINE
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,7 +44,8 @@ def find(args: argparse.Namespace) -> Path:
     """The entry folder or engine file that is meant: by path, or the one variant of specs that is
     up to date; UsageError where it is not one, EngineForgeError where it is not built."""
     path = Path(args.what)
-    specs = path.suffix in (".yaml", ".yml") or (path.is_dir() and not (path / ENGINE).exists())
+    is_entry = any((path / name).exists() for name in (ENGINE, MANIFEST))
+    specs = path.suffix in (".yaml", ".yml") or (path.is_dir() and not is_entry)
     if not specs:
         if not path.exists():
             raise UsageError(f"'{path}' is no spec, no folder of an entry, and no engine file")
@@ -73,11 +74,9 @@ def find(args: argparse.Namespace) -> Path:
 
 def ask(args: argparse.Namespace, request: Mapping[str, object]) -> dict[str, Any]:
     """What a child process answers: TensorRT may end a process, and this one has a message to
-    give. HostUnfit, before there is one, where no GPU is."""
-    from engineforge.runtime.cuda import device_count
+    give. The errors of the runtime: what must not be loaded, then what this host lacks."""
     from engineforge.worker.process import Child, Crashed
 
-    device_count()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / f"{request['op']}.log"
         child = Child(log, os.environ)
@@ -115,14 +114,15 @@ def _outputs(given: Sequence[str]) -> tuple[dict[str, Path], Path | None]:
     for each in given:
         name, _, file = each.rpartition("=")
         path = Path(file)
+        if not file:
+            raise UsageError(f"--output {each}: expected NAME=FILE.npy, or a folder")
         if name:
             if not path.parent.is_dir():
                 raise UsageError(f"--output {each}: there is no folder '{path.parent}'")
             by_name[name] = path
-        elif path.suffix:
+        elif path.suffix in (".npy", ".npz") or (path.exists() and not path.is_dir()):
             raise UsageError(f"--output {each}: expected NAME=FILE.npy, or a folder")
         else:
-            path.mkdir(parents=True, exist_ok=True)
             folder = path
     return by_name, folder
 

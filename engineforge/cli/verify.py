@@ -15,11 +15,19 @@ from engineforge.errors import SpecError, StoreCorrupt, UsageError
 from engineforge.project.plans import Plan
 from engineforge.report import data, text
 from engineforge.store.local import Entry, LocalStore
+from engineforge.store.timings import BadTimings, all_timings
+
+_NAME_IT = "name it with --cache"
 
 
 def run(args: argparse.Namespace) -> int:
     if args.rebuild:
         return _rebuild(args)
+    for name in ("jobs", "keep_going", "timeout", "gpus"):
+        if getattr(args, name):
+            raise UsageError(f"--{name.replace('_', '-')} goes with --rebuild")
+    if args.variant or args.target:
+        args.paths = args.paths or ["specs"]
     return _hash(args)
 
 
@@ -27,21 +35,27 @@ def _rebuild(args: argparse.Namespace) -> int:
     """Exit code 1 where an engine that was built once more is not the same in any respect."""
     args.paths = args.paths or ["specs"]
     specs = world.paths(args)
-    with world.project(args, specs) as project:
+    project = world.project(args, specs)
+    if not project.store.root.is_dir():
+        raise UsageError(f"there is no cache at '{project.store.root}'", hint=_NAME_IT)
+    with project:
         plan = project.plan(specs, world.selection(args), jobs=True)
+        if not args.json:
+            world.say_notes(plan.notes)
         if plan.problems:
             raise SpecError(plan.problems)
         expected = {each.label: each.seconds for each in plan.variants}
         with progress(sys.stderr, os.environ, expected) as observe:
             about = world.about(project.root)
             outcomes = project.rebuild(plan, conditions(args, about, observe))
+        faults = list(project.store.faults)
     if args.json:
-        world.print_json(data.build(plan, outcomes))
+        world.print_json(data.build(plan, outcomes, faults))
     else:
         width = max((len(each.label) for each in plan.variants), default=0)
         for variant, outcome in zip(plan.variants, outcomes, strict=True):
             print(f"{variant.label:{width}}  {text.outcome(outcome)}")
-    return exit_code(plan, outcomes)
+    return StoreCorrupt.exit_code if faults else exit_code(plan, outcomes)
 
 
 def _hash(args: argparse.Namespace) -> int:
@@ -57,7 +71,7 @@ def _hash(args: argparse.Namespace) -> int:
     else:
         store = LocalStore(world.cache(args, Path("specs")), world.say)
         if not store.root.is_dir():
-            raise UsageError(f"there is no cache at '{store.root}'", hint="name it with --cache")
+            raise UsageError(f"there is no cache at '{store.root}'", hint=_NAME_IT)
         entries = list(_all(store))
     for entry in entries:
         if broken := store.broken_files(entry):
@@ -91,6 +105,11 @@ def _of_plans(store: LocalStore, plan: Plan) -> Iterator[Entry]:
 def _all(store: LocalStore) -> Iterator[Entry]:
     for stage in store.stages():
         yield from store.entries(stage)
+    for timings in all_timings(store.root):
+        try:
+            timings.read()
+        except BadTimings as error:
+            store.quarantine_file(timings.path, f"timing cache '{timings.path}': {error}")
     # Reading the records finds those that are broken.
     for _ in store.plan_records(""):
         continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
@@ -58,14 +59,20 @@ def environment(args: argparse.Namespace) -> Mapping[str, str]:
         raise UsageError(f"--gpus: {_SHOWN} is empty, which hides all GPUs")
     chosen = []
     for each in asked.split(","):
+        if not re.fullmatch(r"[0-9]+|(GPU|MIG)-[-/0-9A-Za-z]+", each):
+            raise UsageError(
+                f"--gpus: '{each}' is no GPU",
+                hint="expected numbers or UUIDs with commas between: 0,2 or GPU-145098f9-…",
+            )
         meant = each
         if each.isdecimal() and shown:
             if int(each) >= len(shown):
                 raise UsageError(
-                    f"--gpus: there is no GPU {each}", hint=f"{_SHOWN} shows {len(shown)}"
+                    f"--gpus: there is no GPU {each}",
+                    hint=f"{_SHOWN} leaves {len(shown)}, which are counted from 0",
                 )
             meant = shown[int(each)]
-        elif not each or (shown and each not in shown):
+        elif shown and each not in shown:
             raise UsageError(f"--gpus: '{each}' is not among {_SHOWN}={','.join(shown)}")
         chosen.append(meant)
     return {**os.environ, _SHOWN: ",".join(dict.fromkeys(chosen))}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from engineforge.digest import Digest, digest_value, document
 from engineforge.spec.model import DataSet, Profile, PythonFunction, Variant
@@ -90,13 +91,15 @@ class CheckKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineCheckKey:
-    """Measuring how far an engine, by its file, is from its source model. `versions` are those that
-    ran the source; `gpu` is the kind that ran the engine, whichever one it was."""
+    """Measuring how far an engine, by its file and its plugins, is from its source model.
+    `versions` are those that ran the source; `gpu` is the kind that ran the engine, whichever one
+    it was."""
 
     format: int = KEY_FORMAT
     measuring: int
     versions: Mapping[str, str]
     engine: Digest
+    plugins: tuple[str, ...]
     source: tuple[Digest, ...]
     data: SamplesRecipe
     labels: str | None
@@ -107,13 +110,14 @@ class EngineCheckKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyKey:
-    """One measurement of how fast an engine, by its file, is on a kind of GPU: at which `point`
-    (profile and shapes), with which `settings`. No two come out the same, and an entry does not
-    change: `number` counts, from 0, those that are alike in all else."""
+    """One measurement of how fast an engine, by its file and its plugins, is on a kind of GPU: at
+    which `point` (profile and shapes), with which `settings`. No two come out the same, and an
+    entry does not change: `number` counts, from 0, those that are alike in all else."""
 
     format: int = KEY_FORMAT
     measuring: int
     engine: Digest
+    plugins: tuple[str, ...]
     point: Mapping[str, object]
     settings: Mapping[str, object]
     gpu: Mapping[str, object]
@@ -172,13 +176,26 @@ def reading(data: DataSet) -> dict[str, object]:
     return {"kind": kind, **how}
 
 
-def recipe(variant: Variant, builder: Mapping[str, object]) -> EngineRecipe:
-    """The recipe of a variant, with builder options that were resolved to values."""
+def plugins_of(builder: Mapping[str, Any]) -> tuple[str, ...]:
+    """The plugin libraries that an engine runs with, by content, of the options in its recipe."""
+    found = [builder.get(name) or () for name in ("plugins", "safety_plugins")]
+    return tuple(str(each) for libraries in found for each in libraries)
+
+
+def recipe(
+    variant: Variant, builder: Mapping[str, object], *, typing: int | None = None
+) -> EngineRecipe:
+    """The recipe of a variant, with builder options that were resolved to values. `typing` is the
+    format of the rules by which a weakly typed network is held to its types; None where it is not.
+    """
     return EngineRecipe(
         profiles=tuple(_profile(profile) for profile in variant.profiles),
         builder=builder,
         target=_identity(variant.target, builder.get("hardware_compatibility")),
-        toolchain=document(variant.target.toolchain),
+        toolchain={
+            **document(variant.target.toolchain),
+            **({} if typing is None else {"typing": typing}),
+        },
     )
 
 

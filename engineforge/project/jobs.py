@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from engineforge.backends import TYPING, needs_types
 from engineforge.backends.capability import lacks, needs, unknown_capabilities
 from engineforge.backends.options import BY_NAME, honoured, refusals, resolve
 from engineforge.digest import digest_value
@@ -83,7 +84,8 @@ class Jobs:
         builder = resolve(variant.builder, variant.target)
         libraries = {o: [self.folder / each for each in of] for o, of in _plugins(cell)}
         # What a library is called, and where it is, says nothing of what it does.
-        digests = {o: [self.index.digest(each) for each in of] for o, of in libraries.items()}
+        hashed = {each: self.index.hashed(each) for of in libraries.values() for each in of}
+        digests = {o: [hashed[each][0] for each in of] for o, of in libraries.items()}
         paths = {o: [str(each.absolute()) for each in of] for o, of in libraries.items()}
         external = {
             each: self.hashed[self.model.parent / each][0] for each in self.interface.external
@@ -98,13 +100,18 @@ class Jobs:
             key=PlanKey(
                 onnx=onnx,
                 typed=typed_recipe(precision, calibrated),
-                engine=recipe(variant, {**builder, **digests}),
+                engine=recipe(
+                    variant,
+                    {**builder, **digests},
+                    typing=TYPING if needs_types(variant.target) else None,
+                ),
             ),
             builder={**builder, **paths},
             model=self.model,
             external=external,
             interface=self.interface,
             source=self.hashed,
+            libraries=hashed,
             calibrated_on=files,
             folder=self.folder.absolute(),
             check=checked,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from engineforge.checks import MEASURING
 from engineforge.checks.latency import latency_failures
 from engineforge.digest import document
 from engineforge.plan.planner import UpToDate
@@ -30,6 +31,7 @@ class LastChecks:
         if job is None or job.check is None or (check := job.variant.accuracy) is None:
             return None
         asked = {
+            "measuring": MEASURING,
             "data": document(job.check),
             "labels": check.labels,
             "class_axis": check.class_axis,

@@ -19,7 +19,7 @@ from engineforge.worker.conditions import Conditions
 from engineforge.worker.outcome import ENGINE, Checked, Outcome, Reused, Skipped
 
 if TYPE_CHECKING:  # a no-op build loads none of these
-    from engineforge.backends.gpu import HostGpu
+    from engineforge.backends.gpu import GpuUnreadable, HostGpu
     from engineforge.project.reading import Reader
     from engineforge.target import Target
     from engineforge.worker.importer import Importer
@@ -47,7 +47,7 @@ class Project:
         self.index = Index(cache)
         self._environment = environment
         self._shown = environment.get("CUDA_VISIBLE_DEVICES", "all")
-        self._gpus: Sequence[HostGpu] | None = None
+        self._gpus: Sequence[HostGpu] | GpuUnreadable | None = None
         self._helpers: tuple[Importer, Spare] | None = None
         self._exit = contextlib.ExitStack()
 
@@ -264,11 +264,17 @@ class Project:
 
         GpuUnreadable, or what became of the child.
         """
-        from engineforge.backends.gpu import read_gpus
+        from engineforge.backends.gpu import GpuUnreadable, read_gpus
 
         if self._gpus is None:
             importer, _ = self._made_helpers()
-            self._gpus = read_gpus(importer.ask({"op": "gpus"})["gpus"])
+            try:
+                found = importer.ask({"op": "gpus"}, doing="looking at the GPUs")
+                self._gpus = read_gpus(found["gpus"])
+            except EngineForgeError as error:
+                self._gpus = GpuUnreadable(error.args[0], hint=error.hint)
+        if isinstance(self._gpus, GpuUnreadable):
+            raise self._gpus
         return self._gpus
 
     def targets(self) -> dict[str, Target]:

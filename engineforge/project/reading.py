@@ -62,6 +62,7 @@ class Reader:
         self._checks, self._data_may_miss = checks, data_may_miss
         self._targets: dict[str, Target] | None = None
         self._targets_text: Digest | None = None
+        self._gpus_unreadable = False
         self.target_problems: list[Problem] = []
         self.parsed = 0
 
@@ -124,7 +125,8 @@ class Reader:
         variants = [self._planned(job) for job in jobs]
         # What is remembered knows of no plugin library's digest.
         plugins = any(map(has_plugins, spec.cells))
-        if not self._versions and not plugins and text and self._targets_text:
+        asked_for = not self._versions and not plugins and not self._gpus_unreadable
+        if asked_for and text and self._targets_text:
             remember(
                 self._index,
                 name=name,
@@ -217,7 +219,8 @@ class Reader:
         """Why this host cannot carry a job out; a model that is converted already needs no tool."""
         try:
             why = host.why_not(job.variant.target, self._gpus, job.builder)
-        except EngineForgeError as error:  # a GPU that cannot be read
+        except EngineForgeError as error:  # a GPU that cannot be read now may be the next time
+            self._gpus_unreadable = True
             return str(error)
         if why is None and "typed" in facts.missing and job.key.typed and job.key.typed.tool:
             why = tools.missing(job.key.typed.tool)

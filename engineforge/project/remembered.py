@@ -21,6 +21,9 @@ from engineforge.store.local import LocalStore
 from engineforge.worker.job import Files
 from engineforge.worker.wire import read_data, write_data
 
+_CAPABILITIES = Path("/dev/nvidia-caps")
+"""What comes and goes with the instances of MIG."""
+
 # Another version may read specs otherwise, and trusts nothing that this one planned.
 _READING = f"2/{__version__}"
 
@@ -130,7 +133,7 @@ def _host(shown: str) -> str:
     makes a host unfit may be gone. `shown` are the GPUs that the environment leaves."""
     folders = [path for entry in sys.path if (path := Path(entry)).is_dir()]
     seen = [f"{path} {path.stat().st_mtime_ns}" for path in folders]
-    gpus = sorted(str(path) for path in Path("/dev").glob("nvidia*"))
+    gpus = sorted(str(path) for path in (*Path("/dev").glob("nvidia*"), *_CAPABILITIES.glob("*")))
     return digest_bytes("\0".join([sys.version, *seen, *gpus, _driver(), shown]).encode()).hex
 
 

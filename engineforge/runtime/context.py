@@ -93,6 +93,8 @@ class Context:
         """`run`, with inputs that are ready in this context's stream; `bound` where it is known
         that it takes them as it is."""
         with self._lock, self._loaded.device:
+            if self._context is None:
+                raise RunError("this context is closed")
             try:
                 if not bound and not self.takes(arrays):
                     self._loaded.interface.check(arrays)
@@ -102,7 +104,7 @@ class Context:
                 if self._cuda_graph and self._graph is None:
                     self._capture()
                 for each in self._allocators.values():
-                    each.shape = None
+                    each.shape = each.error = None
                 self.launch()
                 if not device:
                     self.fetch()
@@ -358,11 +360,13 @@ class Context:
             if self._context is not None:
                 with contextlib.suppress(CudaError):
                     self.stream.synchronize()
-                self._loaded.give_back(self.profile)
             if self._graph is not None:
                 self._graph.close()
                 self._graph = None
-            self._context = None
+            if self._context is not None:
+                self._context = None
+                # Only now: on TensorRT 8, to ask for a profile that a context has is fatal.
+                self._loaded.give_back(self.profile)
             self._allocators.clear()
             for pinned, memory in self._room.values():
                 pinned.close()

@@ -103,11 +103,6 @@ class Device:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def free_memory(self) -> int:
-        """Bytes that nothing on this GPU has taken."""
-        with self:
-            return int(checked("cudaMemGetInfo")[0])
-
 
 def _uuid(index: int) -> str:
     """As NVML writes it, without the prefix. From the driver: for a MIG instance, its own."""

@@ -61,7 +61,7 @@ class Engine:
         `contexts` are the most runs at once, each with memory of its own; TensorRT's words go to
         `log`; `weight_streaming_budget` are the bytes of weights kept on the GPU (10 and later).
         StoreCorrupt and EngineRefused where it must not be deserialized, HostUnfit where this host
-        cannot: in that order, and all before TensorRT sees a byte.
+        cannot: all before TensorRT sees a byte.
         """
         file = read_engine(Path(path), sha256=sha256, backend=backend, recipe=recipe)
         loaded = Loaded(
@@ -85,6 +85,8 @@ class Engine:
         the one that is asked for. Any thread may call it."""
         if all(type(each) is np.ndarray for each in inputs.values()):
             return self._run(inputs, profile, device=device)
+        with self._change:
+            self._open()
         with contextlib.ExitStack() as borrowed:
             arrays = given(inputs, self._arrivals, borrowed)
             return self._run(arrays, profile, device=device)
@@ -105,7 +107,7 @@ class Engine:
         finally:
             with self._change:
                 self._idle.append(held)
-                self._change.notify()
+                self._change.notify_all()
 
     def context(self, profile: int = 0, *, cuda_graph: bool = False) -> Context:
         """A context of one's own, for one profile; with `cuda_graph`, runs replay a CUDA graph that
@@ -144,10 +146,14 @@ class Engine:
                 try:
                     made = Context(self.loaded, profile)
                 except ProfileTaken:
-                    if not ours:
-                        raise
-                    self._alone.add(profile)
-                    continue
+                    if ours:
+                        self._alone.add(profile)
+                        continue
+                    self._change.notify_all()  # what woke this thread may serve another
+                    raise
+                except BaseException:
+                    self._change.notify_all()
+                    raise
                 self._made.append(made)
                 return made
 

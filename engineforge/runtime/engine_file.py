@@ -18,6 +18,7 @@ from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError, StoreCorrupt
 from engineforge.store.local import MANIFEST
 from engineforge.store.manifest import BadManifest, Manifest
+from engineforge.target import same_version
 
 ENGINE = "model.engine"
 _CHUNK = 1 << 20
@@ -61,9 +62,7 @@ class EngineFile:
             told["its header"] = plan_version(self.data)
         for who, version in told.items():
             # TensorRT 8 knows three numbers of its version, packages and plans four.
-            if version is not None and not all(
-                a == b for a, b in zip(version.split("."), loaded.split("."), strict=False)
-            ):
+            if version is not None and not same_version(version, loaded):
                 raise EngineRefused(
                     f"'{self.path}': by {who} it was built with {self.backend} {version}, and "
                     f"{loaded} is loaded here",
@@ -98,6 +97,8 @@ def read_engine(
     to verify by, the file is not what `sha256` says, or is not for `backend`.
     """
     file = path / ENGINE if path.is_dir() else path
+    if not file.is_file() and file.with_name(MANIFEST).exists():
+        raise StoreCorrupt(f"'{file}' is missing: its manifest is there, and it is not")
     manifest = _manifest(file)
     recipe = recipe or {}
     promised, size = sha256, None
@@ -108,6 +109,8 @@ def read_engine(
             )
         if manifest.stage != "engine":
             raise EngineRefused(f"'{file}' is of the stage '{manifest.stage}', and no engine")
+        if file.name != ENGINE:
+            raise EngineRefused(f"'{file}' is beside an engine, '{ENGINE}', and none itself")
         promised, size = stored.sha256, stored.size
         recipe = manifest.key_document["recipe"]
     elif manifest is not None and sha256 is None:

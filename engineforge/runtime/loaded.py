@@ -17,8 +17,8 @@ from engineforge.runtime.messages import Messages, speaker
 from engineforge.spec.model import InputRange, ShapeRange
 
 _TEN = 10
-_SHARING = "profile_sharing_0806"
 # From it on there are weight streaming, 64-bit sizes and 64-bit values of shape tensors.
+_SHARING = "profile_sharing_0806"
 
 
 class RunError(EngineForgeError):
@@ -110,8 +110,11 @@ class Loaded:
                 )
             if context.active_optimization_profile != profile:
                 if not context.set_optimization_profile_async(profile, stream.handle):
-                    self.messages.errors()
-                    return None
+                    if self._taken_by_one:
+                        self.messages.errors()
+                        return None
+                    told = self.messages.told()
+                    raise RunError(f"TensorRT did not switch to profile {profile}{told}")
                 stream.synchronize()
             self._taken.add(profile)
             return context

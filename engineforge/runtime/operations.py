@@ -6,6 +6,8 @@ import contextlib
 import json
 import re
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,11 @@ def run(request: Request) -> dict[str, Any]:
     """
     with _engine(request) as engine:
         interface = engine.interface
-        arrays = {name: _adapted(interface, name, each) for name, each in _arrays(request)}
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for name, each in _arrays(request):
+            if name in arrays:
+                raise UsageError(f"input '{name}' is given twice")
+            arrays[name] = _adapted(interface, name, each)
         paths = _paths(request, interface)
         started = time.monotonic()
         outputs = engine.run(arrays, request.get("profile"))
@@ -149,7 +155,10 @@ def _arrays(request: Request) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         with _reading(archive), np.load(archive, allow_pickle=False) as found:
             if not isinstance(found, np.lib.npyio.NpzFile):
                 raise UsageError(f"'{archive}' has one array: say of which input, NAME={archive}")
-            yield from found.items()
+            for name in found.files:
+                if not isinstance(array := found[name], np.ndarray):
+                    raise EngineForgeError(f"'{archive}': '{name}' is no array")
+                yield name, array
     for name, path in request.get("inputs", {}).items():
         with _reading(path):
             found = np.load(path, allow_pickle=False)
@@ -162,7 +171,7 @@ def _arrays(request: Request) -> Iterator[tuple[str, npt.NDArray[Any]]]:
 def _reading(path: str) -> Iterator[None]:
     try:
         yield
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise EngineForgeError(f"'{path}' cannot be read as NumPy wrote it: {error}") from error
 
 
@@ -177,6 +186,7 @@ def _adapted(interface: Interface, name: str, array: npt.NDArray[Any]) -> npt.ND
 def _save(path: Path, array: npt.NDArray[Any]) -> None:
     if not element_types.is_native(array.dtype):
         array = array.astype(np.float32)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:  # np.save would add a suffix to other names
         np.save(file, array, allow_pickle=False)
 

@@ -131,11 +131,13 @@ def lock(path: Path, text: str, waiting: Callable[[str], None] | None = None) ->
 
 
 @contextlib.contextmanager
-def lock_any(paths: Sequence[Path], text: str, waiting: Callable[[str], None]) -> Iterator[int]:
-    """The same for whichever of several locks is free first: yields its index. Where the file
-    system has no locks, each is free."""
+def lock_any(
+    paths: Sequence[Path], text: str, waiting: Callable[[str], None]
+) -> Iterator[int | None]:
+    """The same for whichever of several locks is free first: yields its index, or None where the
+    file system has no locks."""
     with _holding(paths, text, waiting) as index:
-        yield index or 0
+        yield index
 
 
 @contextlib.contextmanager
@@ -153,8 +155,11 @@ def _holding(
             os.write(handle, text.encode())
         yield index
     finally:
-        paths[index].unlink(missing_ok=True)
-        os.close(handle)
+        try:
+            with contextlib.suppress(OSError):  # then it is an empty file, and free
+                paths[index].unlink(missing_ok=True)
+        finally:
+            os.close(handle)
 
 
 def _locked(paths: Sequence[Path], waiting: Callable[[str], None] | None) -> tuple[int, int] | None:

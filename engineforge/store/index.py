@@ -92,6 +92,7 @@ class Index:
         self._file = root / "index"
         self._data, self._loaded = self._read()
         self._new = _Data()
+        self._planned_anew = False
         self.files_hashed = 0
         self.bytes_hashed = 0
 
@@ -114,6 +115,8 @@ class Index:
         with files.lock(self._root / "staging" / "locks" / "index.lock", "index"):
             if _stat_or_none(self._file) != self._loaded:
                 self._data, _ = self._read()
+            if self._planned_anew:
+                self._data.planned.clear()
             for name in _Data.__struct_fields__[1:]:
                 table, new = getattr(self._data, name), getattr(self._new, name)
                 for key, value in new.items():
@@ -238,6 +241,7 @@ class Index:
         """Plan every spec anew: what their stages find is no longer what it was."""
         self._new.planned.clear()
         self._data.planned.clear()
+        self._planned_anew = True
 
     def is_inspected(self, files: str) -> bool:
         """Whether a model with just these files was found to be sound."""

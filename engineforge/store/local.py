@@ -137,6 +137,10 @@ class LocalStore:
         what = f"{entry.manifest.stage} entry {key} is corrupt: {why}"
         self._aside(entry.path, entry.folder, what)
 
+    def quarantine_file(self, path: Path, what: str) -> None:
+        """The same for a file that is no entry's."""
+        self._aside(path, _identity(path), what)
+
     def _aside(self, path: Path, judged: Identity | None, what: str) -> None:
         if _identity(path) != judged:
             return  # another process was here first, and may have put a sound one in its place
@@ -300,7 +304,12 @@ class Session:
         self, names: Sequence[str], holder: str, waiting: Callable[[str], None]
     ) -> Iterator[int]:
         """One lease at a time for each name: gives the index of the first that is free, when one
-        is; `waiting` is told for whom is waited."""
+        is; `waiting` is told for whom is waited. HostUnfit where the file system has no locks."""
         paths = [self._locks / f"lease-{name}.lock" for name in names]
         with files.lock_any(paths, holder, waiting) as index:
+            if index is None:
+                raise HostUnfit(
+                    f"the file system of '{self._locks}' has no locks, and a GPU cannot be leased",
+                    hint="put the cache on one that has: most have, and NFS with its lock service",
+                )
             yield index

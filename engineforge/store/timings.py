@@ -4,13 +4,16 @@ never trusted unread. They save time, and are in no key; losing one loses nothin
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import errno
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from engineforge.digest import digest_bytes
 from engineforge.store import files
 
 _FOLDER = "timing-v1"
+_PATIENCE_SECONDS = 60
 _HEADER = b"engineforge timing cache 1 "
 
 
@@ -42,8 +45,14 @@ class Timings:
         return blob
 
     @contextlib.contextmanager
-    def changing(self, holder: str, waiting: Callable[[str], None]) -> Iterator[None]:
-        """Nobody else writes it meanwhile; `waiting` is told who does, and may raise."""
+    def changing(self, holder: str) -> Iterator[None]:
+        """Nobody else writes it meanwhile; OSError where somebody does so for far too long."""
+        end = time.monotonic() + _PATIENCE_SECONDS
+
+        def waiting(who: str) -> None:
+            if time.monotonic() > end:
+                raise TimeoutError(errno.ETIMEDOUT, f"{who} writes it all the time")
+
         with files.lock(self._lock, holder, waiting):
             yield
 
@@ -53,9 +62,12 @@ class Timings:
         line = _HEADER + str(digest_bytes(blob)).encode() + b"\n"
         files.replace(self.path, line + blob, self._root / "staging")
 
-    def set_aside(self) -> Path | None:
-        """Move it out of the way, for people to look at; None where it is gone already."""
-        try:
-            return files.move_aside(self.path, self._root / "quarantine")
-        except FileNotFoundError:
-            return None
+    def set_aside(self) -> None:
+        """Move it out of the way, for people to look at, if it can be moved."""
+        with contextlib.suppress(OSError):
+            files.move_aside(self.path, self._root / "quarantine")
+
+
+def all_timings(root: Path) -> list[Timings]:
+    """Those of a store, by name."""
+    return [Timings(root, path.stem) for path in sorted((root / _FOLDER).glob("*.cache"))]

@@ -38,7 +38,7 @@ class Building:
 
     def there(self, job: Job, model: Model) -> Entry | None:
         """The engine's entry, where it has been built."""
-        return self._stage.store.get("engine", digest_value(_key(job, model)))
+        return self._stage.there("engine", digest_value(_key(job, model)))
 
     def engine(self, job: Job, model: Model) -> Obtained:
         """The engine's entry; the record of one made now has the seconds that it took."""
@@ -133,7 +133,7 @@ class Building:
                 "sha256": engine.sha256,
                 "backend": job.variant.target.toolchain.backend,
                 "recipe": document(job.key.engine),
-                "plugins": job.builder.get("plugins") or [],
+                "plugins": [*job.plugins],
                 "layers": scratch / LAYERS,
             }
             try:

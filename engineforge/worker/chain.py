@@ -23,7 +23,6 @@ MODEL = "model.onnx"
 WEIGHTS = "model.onnx.data"
 CALIBRATION = "calibration.json"
 _LOG = "build.log"
-_SPARE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,9 @@ class Importer:
         self._lock = threading.Lock()
         self._ending: list[Child] = []
 
-    def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
+    def ask(
+        self, request: Mapping[str, object], *, doing: str = "reading the model"
+    ) -> dict[str, Any]:
         with self._lock:
             child = self._started()
             try:
@@ -27,7 +29,7 @@ class Importer:
             except Crashed as error:
                 self._release()
                 said = "".join(f"\n  {line}" for line in child.log_tail())
-                raise Crashed(f"reading the model: {error.args[0]}{said}") from error
+                raise Crashed(f"{doing}: {error.args[0]}{said}") from error
 
     def start(self) -> None:
         """Let the process load ONNX while the caller does other work."""

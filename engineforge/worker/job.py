@@ -20,10 +20,10 @@ Files = Mapping[Path, tuple[Digest, Stat]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """`builder` has plugins as paths; `source` are the files of the model, `calibrated_on` those of
-    the calibration data and `checked_on` those of the accuracy check's, in their order. Data sets
-    are relative to `folder`. `gpus` are those of this host that the engine can be built on, where
-    its backend builds on one."""
+    """`builder` has plugins as paths; `source` are the files of the model, `libraries` the plugins,
+    `calibrated_on` the files of the calibration data and `checked_on` those of the accuracy check,
+    in their order. Data sets are relative to `folder`. `gpus` are those of this host that the
+    engine can be built on, where its backend builds on one."""
 
     variant: Variant
     key: PlanKey
@@ -32,11 +32,20 @@ class Job:
     external: Mapping[str, Digest]
     interface: ModelInterface
     source: Files
+    libraries: Files
     calibrated_on: Files
     folder: Path
     check: SamplesRecipe | None = None
     checked_on: Files
     gpus: tuple[HostGpu, ...] = ()
+
+    @property
+    def plugins(self) -> tuple[str, ...]:
+        """The libraries that TensorRT must have loaded to build the engine, or to run it."""
+        found = [self.builder.get(name) for name in ("plugins", "safety_plugins")]
+        return tuple(
+            each for libraries in found if isinstance(libraries, list) for each in libraries
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,6 +106,7 @@ class Worker:
         of = {each.job.variant.label: each for each in engines}
 
         def check(job: Job) -> _Found:
+            self._imported_one()
             return self._on_gpu(job, lambda job: self._time(of[job.variant.label], again=again))
 
         return self._run([each.job for each in engines], check)
@@ -130,6 +131,7 @@ class Worker:
             pool.shutdown(wait=True, cancel_futures=True)  # its threads may yet ask for the others
             for each in self._on_gpus.values():
                 each.shutdown(wait=True, cancel_futures=True)
+            self._on_gpus.clear()
 
     def _on_gpu(self, job: Job, carry_out: Callable[[Job], _Found]) -> Future[_Found]:
         """Carry out the rest of a job on a thread of the GPUs that it may use, one for each GPU,
@@ -138,10 +140,10 @@ class Worker:
         with self._lock:
             if uuids not in self._on_gpus:
                 self._on_gpus[uuids] = ThreadPoolExecutor(len(uuids), thread_name_prefix="gpu")
-            return self._on_gpus[uuids].submit(self._one, job, carry_out)
+            return self._on_gpus[uuids].submit(self._one, job, carry_out, on_gpu=True)
 
-    def _one(self, job: Job, carry_out: Callable[[Job], _Found]) -> _Found:
-        outcome = self._outcome(job, carry_out)
+    def _one(self, job: Job, carry_out: Callable[[Job], _Found], *, on_gpu: bool = False) -> _Found:
+        outcome = self._outcome(job, carry_out, on_gpu=on_gpu)
         if isinstance(outcome, Future):
             return outcome
         if isinstance(outcome, Failed):
@@ -154,10 +156,11 @@ class Worker:
         self._conditions.observe(Finished(job.variant.label, outcome))
         return outcome
 
-    def _outcome(self, job: Job, carry_out: Callable[[Job], _Found]) -> _Found:
+    def _outcome(self, job: Job, carry_out: Callable[[Job], _Found], *, on_gpu: bool) -> _Found:
         stopped = self._running.why
         if stopped is not None:
-            self._imported_one()
+            if not on_gpu:
+                self._imported_one()
             return Skipped(why=stopped)
         try:
             return carry_out(job)
@@ -256,7 +259,7 @@ class Worker:
                 label=each.job.variant.label,
                 engine=each.entry,
                 asked=Asked(at=check.profile),
-                plugins=_plugins(each.job),
+                plugins=each.job.plugins,
             )
             for each in pair
         ]
@@ -287,11 +290,6 @@ class Worker:
         key = check_key(job, source.digests, typed.digests)
         entry = self._measuring.measured(job, source, typed, stage=SENSITIVITY, key=key)
         return Ranked(entry=entry.manifest.key, measured=read_measured(entry))
-
-
-def _plugins(job: Job) -> tuple[str, ...]:
-    found = job.builder.get("plugins")
-    return tuple(found) if isinstance(found, list) else ()
 
 
 def _result(future: Future[_Found]) -> Outcome:

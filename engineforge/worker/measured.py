@@ -10,7 +10,7 @@ from engineforge.backends.gpu import HostGpu
 from engineforge.checks import MEASURING, VERSIONS
 from engineforge.checks.thresholds import failures, order_failures
 from engineforge.digest import Digest, digest_value, document
-from engineforge.plan.keys import CheckKey, EngineCheckKey
+from engineforge.plan.keys import CheckKey, EngineCheckKey, plugins_of
 from engineforge.store.local import Entry, LocalStore
 from engineforge.worker.chain import MODEL, typed_model
 from engineforge.worker.job import Job
@@ -49,6 +49,7 @@ def engine_check_key(
         measuring=MEASURING,
         versions={"onnxruntime": onnxruntime},
         engine=engine.manifest.files[ENGINE].sha256,
+        plugins=plugins_of(engine.manifest.key_document["recipe"]["builder"]),
         source=source,
         data=job.check,
         labels=check.labels,

@@ -73,7 +73,7 @@ class Measuring:
                 "op": "check-engine",
                 "engine": engine.path,
                 "sha256": engine.manifest.files[ENGINE].sha256,
-                "plugins": job.builder.get("plugins") or [],
+                "plugins": [*job.plugins],
                 "out": staged,
                 "scratch": scratch,
             }

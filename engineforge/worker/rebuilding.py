@@ -75,7 +75,7 @@ class Rebuilding:
 
     def _run_both(self, job: Job, entry: Entry, folder: Path) -> Mapping[str, Any]:
         backend = job.variant.target.toolchain.backend
-        plugins = job.builder.get("plugins") or []
+        plugins = [*job.plugins]
         with self._building.leased(job) as lease, self._stage.session.staged() as scratch:
             environment = self._stage.conditions.environment
             other = {

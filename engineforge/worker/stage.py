@@ -153,6 +153,7 @@ class Stage:
         another variant's files, of the same content then."""
         shared = self._also_read.get(digest_value(job.key.onnx), {})
         files = dict.fromkeys({**job.source, **shared}.items(), "onnx")
+        files |= dict.fromkeys(job.libraries.items(), "engine")
         if stage == "typed":
             files |= dict.fromkeys(job.calibrated_on.items(), "typed")
         elif stage in ("checks", "sensitivity", "engine-checks"):

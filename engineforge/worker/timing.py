@@ -12,7 +12,7 @@ from typing import Any
 from engineforge.backends.gpu import HostGpu
 from engineforge.checks import TIMING
 from engineforge.digest import Digest, digest_value, document
-from engineforge.plan.keys import LatencyKey
+from engineforge.plan.keys import LatencyKey, plugins_of
 from engineforge.store.local import Entry, LocalStore
 from engineforge.worker.gpus import Gpus, Lease
 from engineforge.worker.measured import MEASURED, read_measured
@@ -48,11 +48,13 @@ class Asked:
         """The arguments of `measure`, as JSON can hold them."""
         return {**self._point(), **self._settings(), "layers": self.layers}
 
-    def key(self, engine: Digest, gpu: HostGpu) -> LatencyKey:
-        """The key of the first such measurement of an engine, by its file, on such a GPU."""
+    def key(self, engine: Digest, gpu: HostGpu, plugins: tuple[str, ...] = ()) -> LatencyKey:
+        """The key of the first such measurement of an engine, by its file, on such a GPU; of
+        `plugins` the digests."""
         return LatencyKey(
             measuring=TIMING,
             engine=engine,
+            plugins=plugins,
             point=self._point(),
             settings=self._written(),
             gpu=document(gpu.gpu),
@@ -92,6 +94,10 @@ class Subject:
     def sha256(self) -> Digest:
         return self.engine.manifest.files[ENGINE].sha256
 
+    def key(self, gpu: HostGpu) -> LatencyKey:
+        builder = self.engine.manifest.key_document["recipe"]["builder"]
+        return self.asked.key(self.sha256, gpu, plugins_of(builder))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
@@ -117,16 +123,19 @@ class Measurements:
     def last(self, key: LatencyKey) -> LatencyKey | None:
         """The key of the newest measurement that is alike in all but its number."""
         with self._lock:
-            number = self._found().get(digest_value(replace(key, number=0)))
-        return None if number is None else replace(key, number=number)
+            number = self._found().get(digest_value(replace(key, number=0)), -1)
+        # Other processes may have measured since.
+        while self._is_there(replace(key, number=number + 1)):
+            number += 1
+        return None if number < 0 else replace(key, number=number)
 
     def next(self, key: LatencyKey) -> LatencyKey:
-        """The first key after it that nothing has, other processes of late included."""
+        """The key of the one to come."""
         last = self.last(key)
-        free = replace(key, number=0 if last is None else last.number + 1)
-        while self._store.entry_path(LATENCY, digest_value(free)).exists():
-            free = replace(free, number=free.number + 1)
-        return free
+        return replace(key, number=0 if last is None else last.number + 1)
+
+    def _is_there(self, key: LatencyKey) -> bool:
+        return self._store.entry_path(LATENCY, digest_value(key)).exists()
 
     def add(self, key: LatencyKey) -> None:
         with self._lock:
@@ -140,6 +149,11 @@ class Measurements:
                 alike = digest_value({**key, "number": 0})
                 self._numbers[alike] = max(self._numbers.get(alike, 0), key["number"])
         return self._numbers
+
+
+def _lease(kept: Kept) -> tuple[object, object]:
+    gpu = kept.entry.manifest.record["gpu"]
+    return gpu["uuid"], gpu["leased"][0]
 
 
 class Timing:
@@ -175,9 +189,11 @@ class Timing:
     def _kept(self, subjects: Sequence[Subject], gpus: Sequence[HostGpu]) -> list[Kept]:
         """Of all of them on one kind of GPU, or of none."""
         for gpu in gpus:
-            found = [self._last(each.asked.key(each.sha256, gpu)) for each in subjects]
+            found = [self._last(each.key(gpu)) for each in subjects]
             kept = [each for each in found if each is not None]
-            if len(kept) == len(subjects):
+            # One lease has one GPU, and one begin.
+            leases = {json.dumps(_lease(each), sort_keys=True) for each in kept}
+            if len(kept) == len(subjects) and len(leases) == 1:
                 return kept
         return []
 
@@ -216,7 +232,7 @@ class Timing:
                 "started": started.isoformat(timespec="seconds"),
                 "gpu": lease.record(stage.conditions.now()),
             }
-            key = subject.asked.key(subject.sha256, lease.gpu)
+            key = subject.key(lease.gpu)
             since = started.isoformat(timespec="seconds")
             # Which number is free is for one process at a time to say.
             with stage.session.building(LATENCY, digest_value(key), since, self._go_on):

@@ -111,7 +111,7 @@ def test_a_version_is_said_to_lack_just_the_types_that_its_api_lacks(
 def test_tensorrt_8_has_fp32_scales_only() -> None:
     int8 = Precision(name="int8", high_precision="fp16")
     (lack,) = lacks(needs(_PRODUCTS, int8), _classic("9.0", "8.6.0"))
-    assert "without FP16 and BF16 around quantized layers" in lack.message
+    assert "without FP16 and BF16 scales of quantized layers" in lack.message
     assert lack.hint.startswith("high_precision: fp32, or ")
     assert lacks(needs(_PRODUCTS, int8), _classic("9.0", "10.13.3.9")) == []
     assert lacks(needs(_PRODUCTS, Precision(name="int8")), _classic("9.0", "8.6.0")) == []

@@ -56,7 +56,7 @@ def test_numbers_count_what_is_shown_and_uuids_are_themselves(
 def test_a_number_beyond_what_is_shown_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="--gpus: there is no GPU 2") as error:
         _left(monkeypatch, "4,5", "2")
-    assert error.value.hint == "CUDA_VISIBLE_DEVICES shows 2"
+    assert error.value.hint == "CUDA_VISIBLE_DEVICES leaves 2, which are counted from 0"
 
 
 @pytest.mark.parametrize("gpus", ["GPU-c", "GPU-a,GPU-c"])
@@ -66,9 +66,9 @@ def test_a_uuid_that_is_not_shown_is_an_error(monkeypatch: pytest.MonkeyPatch, g
         _left(monkeypatch, "GPU-a,GPU-b", gpus)
 
 
-@pytest.mark.parametrize("gpus", ["", "0,", ",0"])
-def test_nothing_is_no_gpu(monkeypatch: pytest.MonkeyPatch, gpus: str) -> None:
-    with pytest.raises(UsageError, match="--gpus: '' is not among"):
+@pytest.mark.parametrize("gpus", ["", "0,", ",0", "foo", "-1", "all", "0-3", "1.5", "0 1", "٣"])
+def test_nonsense_is_no_gpu(monkeypatch: pytest.MonkeyPatch, gpus: str) -> None:
+    with pytest.raises(UsageError, match=r"--gpus: '.*' is no GPU"):
         _left(monkeypatch, None, gpus)
 
 

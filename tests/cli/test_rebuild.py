@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.conftest import Forge
 
 
@@ -39,9 +41,44 @@ def test_generated_names_may_be_numbered_otherwise(built: Forge) -> None:
 
 
 def test_what_is_not_built_is_skipped(forge: Forge) -> None:
+    forge.cache.mkdir()
     result = forge.run("verify", "--rebuild")
     assert result.code == 0
     assert "skipped: it is not built" in result.out
+
+
+def test_a_cache_that_is_not_there_is_not_made(forge: Forge) -> None:
+    result = forge.run("verify", "--rebuild")
+    assert (result.code, "there is no cache at" in result.err) == (2, True)
+    assert not forge.cache.exists()
+
+
+def test_an_engine_that_is_corrupt_is_no_success(built: Forge) -> None:
+    (engine,) = built.engines()
+    engine.chmod(0o644)
+    engine.write_bytes(engine.read_bytes() + b"x")
+    assert built.run("verify", "--rebuild").code == 4
+
+
+@pytest.mark.parametrize("option", [["--gpus", "0"], ["-j", "2"], ["--keep-going"]])
+def test_what_is_for_rebuilding_goes_with_it(built: Forge, option: list[str]) -> None:
+    result = built.run("verify", *option)
+    assert result.code == 2
+    assert "goes with --rebuild" in result.err
+
+
+def test_a_variant_alone_can_be_hashed(built: Forge) -> None:
+    assert built.run("verify", "--variant", "nope").code == 2
+    assert "3 entries hashed" not in built.run("verify", "--variant", "fp32").err
+
+
+def test_a_broken_timing_cache_is_found(built: Forge) -> None:
+    (built.cache / "timing-v1").mkdir()
+    (built.cache / "timing-v1" / "abc.cache").write_text("garbage")
+    result = built.run("verify")
+    assert result.code == 4
+    assert "abc.cache': it does not begin as one" in result.err
+    assert built.run("verify").code == 0
 
 
 def _publish_instead(forge: Forge, data: bytes) -> None:

@@ -72,6 +72,7 @@ _ENGINE_CHECK = EngineCheckKey(
     measuring=1,
     versions={"onnxruntime": "1.23.2"},
     engine=digest_bytes(b"e"),
+    plugins=(),
     source=(digest_bytes(b"m"),),
     data=_SAMPLES,
     labels="label",
@@ -82,6 +83,7 @@ _ENGINE_CHECK = EngineCheckKey(
 _LATENCY = LatencyKey(
     measuring=1,
     engine=digest_bytes(b"e"),
+    plugins=(),
     point={"profile": 0, "at": "opt"},
     settings={"streams": 1},
     gpu={"name": "NVIDIA H200"},
@@ -149,6 +151,7 @@ _OTHERS: dict[type, dict[str, object]] = {
         "measuring": 2,
         "versions": {"onnxruntime": "1.24.0"},
         "engine": digest_bytes(b"other"),
+        "plugins": ("sha256:1",),
         "source": (),
         "data": dataclasses.replace(_SAMPLES, samples=None),
         "labels": None,
@@ -160,6 +163,7 @@ _OTHERS: dict[type, dict[str, object]] = {
         "format": 2,
         "measuring": 2,
         "engine": digest_bytes(b"other"),
+        "plugins": ("sha256:1",),
         "point": {"profile": 0, "at": "max"},
         "settings": {"streams": 2},
         "gpu": {"name": "NVIDIA H100"},
@@ -215,10 +219,10 @@ def test_the_world_is_not_rekeyed_by_accident() -> None:
         "sha256:df53b0e5a69854e04131b40d70461987f98cf2b66286e9f6e18810d41c66d844"
     )
     assert digest_value(_ENGINE_CHECK) == Digest(
-        "sha256:212d3a9425c579f29c2acfa5a541588a6e5406ba6479460a16ff04f10c3fa08e"
+        "sha256:e612201ed9ea4820537d27d06a651dc37e4d0be4fab53fa233040ba2aeb9404b"
     )
     assert digest_value(_LATENCY) == Digest(
-        "sha256:3145a464055e5c06a523f8b147193087b3b295a9b05f5a1e6039751310fc5676"
+        "sha256:525bf2ee03829643b8a263b434bcfaeda2bea958d704a517adb3cec01a112706"
     )
 
 

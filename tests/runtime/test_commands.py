@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engineforge.cli import bench, run
-from engineforge.errors import EngineForgeError, HostUnfit, UsageError
+from engineforge.errors import EngineForgeError, UsageError
 from tests.conftest import Forge
 from tests.runtime.test_engine_file import has_gpu
 
@@ -76,7 +76,7 @@ def test_a_path_to_nothing_is_a_usage_error(forge: Forge) -> None:
 def test_a_host_without_gpu_ends_with_exit_code_5(
     built: Forge, command: Callable[[argparse.Namespace], int]
 ) -> None:
-    with pytest.raises(HostUnfit, match="this host has no NVIDIA") as error:
+    with pytest.raises(EngineForgeError, match="this host has no NVIDIA") as error:
         command(arguments("specs/net.yaml"))
     assert error.value.exit_code == 5
 

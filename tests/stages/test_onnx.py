@@ -167,6 +167,23 @@ def test_operators_that_onnx_does_not_know_are_left_to_tensorrt(tmp_path: Path) 
     assert source.inspect(tmp_path / "net.onnx").nodes == 5
 
 
+def test_scales_that_are_not_fp32_are_told(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT16, ["n", 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT16, ["n", 3])
+    weights = [
+        helper.make_tensor("scale", TensorProto.FLOAT16, [], [0.5]),
+        helper.make_tensor("zero", TensorProto.INT8, [], [0]),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], name="/q"),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"], name="/dq"),
+    ]
+    graph = helper.make_graph(nodes, "g", [x], [y], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    onnx.save(model, tmp_path / "m.onnx")
+    assert source.inspect(tmp_path / "m.onnx").features["low-scales"] == "/q"
+
+
 @pytest.mark.parametrize(("opset", "expected"), [(17, {}), (18, {"reduce-axes": "/mean"})])
 def test_axes_of_reductions_are_told_where_they_are_inputs(
     opset: int, expected: dict[str, str], tmp_path: Path

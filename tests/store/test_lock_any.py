@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -75,12 +76,24 @@ def _never(holder: str) -> None:
     raise AssertionError(f"waited for {holder}")
 
 
+def test_where_there_are_no_locks_nothing_is_leased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", without)
+    with files.lock_any(paths(tmp_path, 2), "me", lambda _: None) as index:
+        assert index is None
+
+
 def test_threads_that_hold_at_once_hold_different_locks(tmp_path: Path) -> None:
     among, all_hold = paths(tmp_path, 8), threading.Barrier(8, timeout=30)
     taken: list[int] = []
 
     def hold() -> None:
         with files.lock_any(among, "a thread", lambda _: None) as index:
+            assert index is not None
             taken.append(index)
             all_hold.wait()
 

@@ -85,25 +85,30 @@ def test_a_folder_in_its_place_is_bad(timings: Timings) -> None:
         timings.read()
 
 
+def _set_aside(timings: Timings) -> list[Path]:
+    folder = timings.path.parent.parent / "quarantine"
+    return sorted(folder.iterdir()) if folder.exists() else []
+
+
 def test_what_is_set_aside_is_kept_for_people_and_gone_for_builds(timings: Timings) -> None:
     timings.write(BLOB)
     timings.path.write_bytes(b"broken")
-    aside = timings.set_aside()
-    assert aside is not None
+    timings.set_aside()
+    (aside,) = _set_aside(timings)
     assert aside.read_bytes() == b"broken"
     assert timings.read() is None
 
 
 def test_setting_aside_what_is_gone_is_no_error(timings: Timings) -> None:
-    assert timings.set_aside() is None
+    timings.set_aside()
+    assert _set_aside(timings) == []
 
 
 def test_what_is_set_aside_twice_is_kept_twice(timings: Timings) -> None:
-    found = set()
     for text in (b"one", b"two"):
         timings.write(text)
-        found.add(timings.set_aside())
-    assert len(found) == 2
+        timings.set_aside()
+    assert len(_set_aside(timings)) == 2
 
 
 def test_readers_see_the_old_or_the_new_whatever_is_written_meanwhile(timings: Timings) -> None:
@@ -141,7 +146,7 @@ def test_readers_see_the_old_or_the_new_whatever_is_written_meanwhile(timings: T
 def test_changes_of_several_at_once_are_made_one_after_another(timings: Timings) -> None:
     def add(number: int) -> None:
         for _ in range(10):
-            with timings.changing(f"thread {number}", lambda _: None):
+            with timings.changing(f"thread {number}"):
                 timings.write((timings.read() or b"") + bytes([number]))
 
     threads = [threading.Thread(target=add, args=[number]) for number in range(4)]
@@ -154,13 +159,13 @@ def test_changes_of_several_at_once_are_made_one_after_another(timings: Timings)
     assert sorted(found) == sorted([*range(4)] * 10)
 
 
-def test_who_waits_to_change_it_is_told_who_does_and_may_give_up(timings: Timings) -> None:
-    def give_up(holder: str) -> None:
-        raise TimeoutError(holder)
-
+def test_who_waits_to_change_it_gives_up_in_the_end(
+    timings: Timings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engineforge.store.timings._PATIENCE_SECONDS", 0)
     with (
-        timings.changing("PID 1 on nowhere", lambda _: None),
+        timings.changing("PID 1 on nowhere"),
         pytest.raises(TimeoutError, match="PID 1 on nowhere"),
-        timings.changing("another", give_up),
+        timings.changing("another"),
     ):
         pass

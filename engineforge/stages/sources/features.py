@@ -44,6 +44,10 @@ def features_of(model: ModelProto) -> dict[str, str]:
                 found.setdefault(feature, name)
         for node in graph.node:
             where = node.name or next(iter(node.output), node.op_type)
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear") and (
+                types.get(node.input[1]) in (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+            ):
+                found.setdefault("low-scales", where)
             if node.op_type in ("MatMul", "Gemm") and any(
                 types.get(name) == TensorProto.FLOAT for name in (*node.output, *node.input[:2])
             ):
