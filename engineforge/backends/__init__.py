@@ -21,7 +21,7 @@ class BuildError(EngineForgeError):
 class BuildRequest:
     """All that one build needs: `model` is an ONNX file that loads where it stands, `builder` has
     every option that the target honours, `types` the model's floating-point tensors, HALF or FLOAT
-    by name, where the backend cannot tell itself (`needs_types`).
+    by name, where the API is not strongly typed.
 
     `timings` is a timing cache to begin with, `shared_timings` one to begin with and to add to, and
     into `timings_out` goes what the build ends with.
@@ -54,14 +54,5 @@ class BuildOutput:
     warnings: Sequence[str]
 
 
-def needs_types(target: Target) -> bool:
-    """Whether a build for the target has to be told the types of the model's tensors."""
-    chain = target.toolchain
-    return chain.backend == "tensorrt" and int(chain.version.partition(".")[0]) < _STRONGLY_TYPED
-
-
 TYPING = 1
 """Of the rules in `weak`: raised when they would give the same model another engine."""
-
-_STRONGLY_TYPED = 10
-"""The major version of TensorRT that takes them from the model."""

@@ -1,7 +1,7 @@
 """The TensorRT library of a flavour: imported, asked for its version, and its log kept.
 
-What differs between flavours before any object is made stands in `FLAVOURS`; which options each
-honours, in `options`.
+In what flavours and versions differ stands in `FLAVOURS` and `APIS`; which options each honours, in
+`options`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ctypes
 import importlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +37,50 @@ FLAVOURS: Mapping[str, Flavour] = {
     "tensorrt_rtx": Flavour("tensorrt_rtx", "libtensorrt_rtx.so", on_gpu=False),
 }
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    """In what the APIs of versions differ; which builder options they honour, `options` says."""
+
+    strongly_typed: bool
+    """Whether networks take their types from the model; else `weak` holds them to it."""
+    streams_engines: bool
+    """Whether an engine is written piece by piece; else it is one piece of memory."""
+    tells_timings: bool
+    """Whether it tells what a timing cache holds."""
+    names_nodes: bool
+    """Whether the parser tells the node of an error by name."""
+    shares_profiles: bool
+    """Whether several contexts may have one profile, whatever the engine was built with."""
+    wide: bool
+    """Whether it has 64-bit sizes, all values of shape tensors, and weight streaming."""
+    plugins: bool
+
+
+_FROM_10 = Api(
+    strongly_typed=True,
+    streams_engines=True,
+    tells_timings=True,
+    names_nodes=True,
+    shares_profiles=True,
+    wide=True,
+    plugins=True,
+)
+APIS: Mapping[tuple[str, int], Api] = {
+    ("tensorrt_rtx", 1): replace(_FROM_10, plugins=False),
+    ("tensorrt", 10): _FROM_10,  # 11 differs in options only
+    ("tensorrt", 0): Api(
+        strongly_typed=False,
+        streams_engines=False,
+        tells_timings=False,
+        names_nodes=False,
+        shares_profiles=False,
+        wide=False,
+        plugins=True,
+    ),
+}
+"""By backend and the major version that it begins with, the later ones first."""
+
 _MAX_WARNINGS = 50
 
 
@@ -45,15 +89,16 @@ def load(backend: str) -> ModuleType:
     return importlib.import_module(FLAVOURS[backend].module)
 
 
-def generation(trt: ModuleType) -> int:
-    """The major version whose API a module has; TensorRT-RTX 1 has that of TensorRT 11.
+def api(trt: ModuleType) -> Api:
+    """What the API of a loaded module has."""
+    backend = next(name for name, each in FLAVOURS.items() if each.module == trt.__name__)
+    return api_of(backend, str(trt.__version__))
 
-    8 has weak typing only, serializes into memory, and neither tells what a timing cache holds nor
-    which node did not parse; 10 and 11 differ in options only.
-    """
-    if trt.__name__ == FLAVOURS["tensorrt_rtx"].module:
-        return 11
-    return int(str(trt.__version__).partition(".")[0])
+
+def api_of(backend: str, version: str) -> Api:
+    """The same by version; one that is later than all that are known is taken for the last."""
+    major = int(version.partition(".")[0])
+    return next(each for (name, first), each in APIS.items() if name == backend and major >= first)
 
 
 def loaded_version(backend: str) -> str:

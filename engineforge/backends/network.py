@@ -7,24 +7,17 @@ from types import ModuleType
 from typing import Any
 
 from engineforge.backends import BuildError
-from engineforge.backends.library import generation
+from engineforge.backends.library import api
 from engineforge.backends.network_settings import inputs_of, outputs_of
 from engineforge.backends.words import Words
 from engineforge.spec.model import Profile
-
-_NAMES_NODES = 10
-"""The generation whose parser tells the node of an error by name."""
 
 
 def make_network(trt: Any, builder: Any) -> Any:  # noqa: ANN401 - TensorRT has no types
     """Strongly typed where the version has it; 8 is left to `weak`."""
     flags = trt.NetworkDefinitionCreationFlag
-    flag = flags.EXPLICIT_BATCH if is_weakly_typed(trt) else flags.STRONGLY_TYPED
+    flag = flags.STRONGLY_TYPED if api(trt).strongly_typed else flags.EXPLICIT_BATCH
     return builder.create_network(1 << int(flag))
-
-
-def is_weakly_typed(trt: ModuleType) -> bool:
-    return generation(trt) < 10  # noqa: PLR2004 - the major version that brought strong typing
 
 
 def parse(trt: ModuleType, parser: Any, network: Any, model: Path, words: Words) -> None:  # noqa: ANN401
@@ -39,13 +32,13 @@ def parse(trt: ModuleType, parser: Any, network: Any, model: Path, words: Words)
     lines = [_parser_error(trt, error) for error in errors]
     what = "TensorRT cannot parse the model:" + "".join(f"\n  {line}" for line in lines)
     # TensorRT 8 names an operator that it lacks in its log alone.
-    said = words.said() if not lines or generation(trt) < _NAMES_NODES else ""
+    said = words.said() if not lines or not api(trt).names_nodes else ""
     raise BuildError(what + said, hint=words.hint(what))
 
 
 def _parser_error(trt: ModuleType, error: Any) -> str:  # noqa: ANN401 - the parser's own class
     where = ""
-    if generation(trt) < _NAMES_NODES:
+    if not api(trt).names_nodes:
         where = f"node {error.node()}: " if error.node() >= 0 else ""
     elif error.node_name() or error.node_operator():
         name = f"'{error.node_name()}'" if error.node_name() else str(error.node())

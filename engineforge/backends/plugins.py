@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engineforge.backends import BuildError
-from engineforge.backends.library import FLAVOURS
+from engineforge.backends.library import api
 from engineforge.backends.words import Words
 
 _LOADED = ("plugins", "safety_plugins")
@@ -22,8 +22,8 @@ def load_plugins(
 ) -> None:
     """TensorRT's own plugins, and the libraries that a spec names; BuildError where one does not
     load, or brings what is there already."""
-    if trt.__name__ == FLAVOURS["tensorrt_rtx"].module:
-        return  # it has none
+    if not api(trt).plugins:
+        return
     trt.init_libnvinfer_plugins(logger, "")
     registry = builder.get_plugin_registry()
     for library in _libraries(options, *_LOADED):

@@ -10,11 +10,9 @@ from types import ModuleType
 from typing import Any
 
 from engineforge.backends import BuildError
-from engineforge.backends.library import generation
+from engineforge.backends.library import api
 from engineforge.backends.words import Words
 
-_STREAMS = 10
-"""The generation that writes an engine piece by piece; before, it is one piece of memory."""
 _PIECE = 16 << 20
 
 
@@ -29,7 +27,7 @@ def serialize(
 ) -> tuple[str, int]:
     """Build, and write the engine: its sha256, and its size in bytes."""
     with engine.open("xb") as file, ThreadPoolExecutor(1) as beside:
-        if generation(trt) >= _STREAMS:
+        if api(trt).streams_engines:
             writer = _writer(trt, file, beside)
             done = builder.build_serialized_network_to_stream(network, config, writer)
         else:

@@ -16,11 +16,10 @@ from types import ModuleType
 from typing import Any
 
 from engineforge.backends import BuildError, BuildOutput, BuildRequest
-from engineforge.backends.library import FLAVOURS, load, loaded_version, make_logger
+from engineforge.backends.library import FLAVOURS, api, load, loaded_version, make_logger
 from engineforge.backends.network import (
     add_profile,
     interfaces,
-    is_weakly_typed,
     make_network,
     parse,
 )
@@ -75,7 +74,7 @@ class _Build:
         self._configure(parser=False)
         serialize_plugins(self.config, self.parser, self.request.builder)
         typing: Mapping[str, object] = {"strong": True}
-        if is_weakly_typed(self.trt):
+        if not api(self.trt).strongly_typed:
             typing = enforce_types(self.trt, self.config, self.network, self.request.types)
         for index, profile in enumerate(self.request.profiles):
             add_profile(

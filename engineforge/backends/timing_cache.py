@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from engineforge.backends.library import generation
+from engineforge.backends.library import api
 from engineforge.store.timings import BadTimings, Timings
 
 # What 8.6 to 11 log of a cache that they do not use. 8.6 also says "Myelin error from unknown
@@ -21,7 +21,6 @@ _REJECTED = re.compile(
     "UUID in incoming|different TensorRT version|header mismatch|[Mm]agic tag|"
     "different from current|kEXPECTED_MAGIC_TAG|[Dd]eserializ|corrupt|out of bound|[Vv]erification"
 )
-_TELLS_KEYS = 10
 _WITHOUT = ("Myelin", "will not be used")
 
 
@@ -95,7 +94,7 @@ class TimingCache:
     def keys(self) -> int | None:
         """How many timings it holds, where the API tells (from 10 on)."""
         timing_cache = self._config.get_timing_cache()
-        if timing_cache is None or generation(self._trt) < _TELLS_KEYS:
+        if timing_cache is None or not api(self._trt).tells_timings:
             return None
         return len(timing_cache.queryKeys())
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engineforge.backends import TYPING, needs_types
+from engineforge.backends import TYPING
 from engineforge.backends.capability import lacks, needs, unknown_capabilities
+from engineforge.backends.library import api_of
 from engineforge.backends.options import BY_NAME, honoured, refusals, resolve
 from engineforge.digest import digest_value
 from engineforge.errors import EngineForgeError, Problem
@@ -81,7 +82,7 @@ class Jobs:
             del self.problems[so_far:]
         if len(self.problems) > before:
             return None
-        builder = resolve(variant.builder, variant.target)
+        builder, chain = resolve(variant.builder, variant.target), variant.target.toolchain
         libraries = {o: [self.folder / each for each in of] for o, of in _plugins(cell)}
         # What a library is called, and where it is, says nothing of what it does.
         hashed = {each: self.index.hashed(each) for of in libraries.values() for each in of}
@@ -103,7 +104,7 @@ class Jobs:
                 engine=recipe(
                     variant,
                     {**builder, **digests},
-                    typing=TYPING if needs_types(variant.target) else None,
+                    typing=None if api_of(chain.backend, chain.version).strongly_typed else TYPING,
                 ),
             ),
             builder={**builder, **paths},

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
 
-from engineforge.backends.library import FLAVOURS, generation, load, loaded_version
+from engineforge.backends.library import FLAVOURS, Api, api, load, loaded_version
 from engineforge.errors import EngineForgeError, HostUnfit
 from engineforge.runtime.cuda import Device, Stream
 from engineforge.runtime.engine_file import EngineFile, EngineRefused
@@ -16,8 +16,6 @@ from engineforge.runtime.interface import Interface, Shape, Tensor
 from engineforge.runtime.messages import Messages, speaker
 from engineforge.spec.model import InputRange, ShapeRange
 
-_TEN = 10
-# From it on there are weight streaming, 64-bit sizes and 64-bit values of shape tensors.
 _SHARING = "profile_sharing_0806"
 
 
@@ -45,11 +43,11 @@ class Loaded:
         self.device = device
         self.trt: Any = _import(file.backend)
         file.check_version(loaded_version(file.backend))
-        self.generation = generation(self.trt)
+        self.api = api(self.trt)
         self.messages = Messages(log)
         self._lock = threading.Lock()
         previews = file.builder.get("preview_features") or {}
-        self._taken_by_one = self.generation < _TEN and not previews.get(_SHARING)
+        self._taken_by_one = not self.api.shares_profiles and not previews.get(_SHARING)
         self._taken: set[int] = set()
         self._speaker = speaker(file.backend)
         self._speaker.listen(self.messages)
@@ -60,7 +58,7 @@ class Loaded:
                 self._deserialize(file, plugins)
                 if weight_streaming_budget is not None:
                     self._stream_weights(weight_streaming_budget)
-                self.interface = _interface(self.trt, self.cuda_engine, self.generation, file)
+                self.interface = _interface(self.trt, self.cuda_engine, self.api, file)
         except BaseException:
             self.close()
             raise
@@ -69,7 +67,7 @@ class Loaded:
         trt, logger = self.trt, self._speaker.logger
         self.messages.errors()
         runtime = self.runtime = trt.Runtime(logger)
-        if trt.__name__ != FLAVOURS["tensorrt_rtx"].module:
+        if self.api.plugins:
             trt.init_libnvinfer_plugins(logger, "")
         registry = runtime.get_plugin_registry()
         for plugin in plugins:
@@ -86,7 +84,7 @@ class Loaded:
 
     def _stream_weights(self, budget: int) -> None:
         cuda_engine = self.cuda_engine
-        if self.generation < _TEN:
+        if not self.api.wide:
             raise RunError("weight streaming needs TensorRT 10 or later")
         if cuda_engine.streamable_weights_size == 0:
             hint = "builder: {weight_streaming: true}"
@@ -127,7 +125,7 @@ class Loaded:
     @property
     def device_memory(self) -> int:
         """Bytes of scratch memory that each context takes."""
-        if self.generation < _TEN:
+        if not self.api.wide:
             return int(self.cuda_engine.device_memory_size)
         return int(self.cuda_engine.device_memory_size_v2)
 
@@ -157,7 +155,7 @@ def known_dims(dims: Any) -> Shape:  # noqa: ANN401 - TensorRT's Dims
         return (-1,)
 
 
-def _interface(trt: Any, cuda_engine: Any, api: int, file: EngineFile) -> Interface:  # noqa: ANN401
+def _interface(trt: Any, cuda_engine: Any, api: Api, file: EngineFile) -> Interface:  # noqa: ANN401
     tensors: dict[str, dict[str, Tensor]] = {"INPUT": {}, "OUTPUT": {}}
     for index in range(cuda_engine.num_io_tensors):
         name = cuda_engine.get_tensor_name(index)
@@ -191,7 +189,7 @@ def _shapes(cuda_engine: Any, profile: int, tensor: Tensor) -> ShapeRange:  # no
 
 def _values(
     cuda_engine: Any,  # noqa: ANN401
-    api: int,
+    api: Api,
     profile: int,
     tensor: Tensor,
     file: EngineFile,
@@ -199,7 +197,7 @@ def _values(
     """The range of a shape tensor's values, where it is one."""
     if not (tensor.shape_tensor and tensor.on_host):
         return None
-    if api < _TEN:
+    if not api.wide:
         # Its `get_profile_shape_input` gives too few of them (seen with 8.6.0): as it was built.
         profiles = file.recipe.get("profiles", [])
         given = profiles[profile].get(tensor.name, {}) if profile < len(profiles) else {}

@@ -93,17 +93,19 @@ def _import(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build(request: Mapping[str, Any]) -> dict[str, Any]:
-    from engineforge.backends import BuildRequest, needs_types, tensorrt
+    from engineforge.backends import BuildRequest, tensorrt
+    from engineforge.backends.library import api_of
     from engineforge.worker.wire import read_profiles, read_target
 
     busy, target = _busy(request["gpu"]), read_target(request["target"])
+    typed = api_of(target.toolchain.backend, target.toolchain.version).strongly_typed
     output = tensorrt.build(
         BuildRequest(
             model=Path(request["model"]),
             profiles=read_profiles(request["profiles"]),
             builder=request["builder"],
             target=target,
-            types=_types(Path(request["model"])) if needs_types(target) else {},
+            types={} if typed else _types(Path(request["model"])),
             timings=_path(request.get("timings")),
             shared_timings=_shared_timings(request),
             timings_out=_path(request.get("timings_out")),

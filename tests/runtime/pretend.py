@@ -176,7 +176,7 @@ class PretendLoaded:
     def __init__(self, cuda: PretendCuda, interface: Interface, *, shared: bool = True) -> None:
         self.interface, self.device = interface, PretendDevice()
         self.trt = SimpleNamespace(IOutputAllocator=PretendAllocator, IProfiler=object)
-        self.generation, self.device_memory = 10, 0
+        self.device_memory = 0
         self.messages = Messages(None)
         self.contexts: list[PretendContext] = []
         self.closed = False
