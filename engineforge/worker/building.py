@@ -15,7 +15,7 @@ from engineforge.store.local import Entry
 from engineforge.store.manifest import StoredFile
 from engineforge.worker.chain import Model
 from engineforge.worker.entries import Made, Obtained
-from engineforge.worker.gpus import Gpus, Lease
+from engineforge.worker.gpus import Lease
 from engineforge.worker.job import Job, StageFailed
 from engineforge.worker.outcome import ENGINE, Noted, Started
 from engineforge.worker.spare import Spare
@@ -34,7 +34,6 @@ class Building:
 
     def __init__(self, stage: Stage, spare: Spare) -> None:
         self._stage, self._spare = stage, spare
-        self._gpus = Gpus(stage.session, stage.conditions.now)
 
     def there(self, job: Job, model: Model) -> Entry | None:
         """The engine's entry, where it has been built."""
@@ -65,7 +64,6 @@ class Building:
         with self.leased(job) as lease:
             started, clock = stage.conditions.now(), time.monotonic()
             stage.tell(Started(job.variant.label, "building"))
-            environment = stage.conditions.environment
             request: dict[str, Any] = {
                 "op": "build",
                 "model": model.path,
@@ -79,7 +77,6 @@ class Building:
             if lease is None:
                 child = self._spare.take(job.variant.target.toolchain.backend)
             else:
-                environment = lease.environment(environment)
                 request["gpu"] = lease.gpu.uuid
                 request["timings"] = timings
                 request["timings_out"] = staged / TIMINGS
@@ -87,12 +84,12 @@ class Building:
                     request["store"] = stage.store.root
                     request["shared_timings"] = _timings_of(job, lease)
             log = staged / _LOG
-            output = stage.ask(job, "engine", request, log, child=child, environment=environment)
+            output = stage.ask(job, "engine", request, log, child=child, lease=lease)
             seconds = round(time.monotonic() - clock, 3)
             engine = StoredFile(int(output.pop("size")), Digest(output.pop("sha256")))
             if (staged / ENGINE).stat().st_size != engine.size:
                 raise StageFailed("engine", "the engine file is short")
-            load = self._load_test(job, engine, staged, environment) if lease else _NOT_LOADED
+            load = self._load_test(job, engine, staged, lease) if lease else _NOT_LOADED
             gpu = lease.record(stage.conditions.now()) if lease else None
         for word in ("set_aside", "rejected"):
             if (why := output["timing_cache"].get(word)) is not None:
@@ -118,11 +115,11 @@ class Building:
         if not job.gpus:
             yield None
             return
-        with self._gpus.lease(job.gpus, self._stage.waiting(job, "gpu")) as lease:
+        with self._stage.gpus.lease(job.gpus, self._stage.waiting(job, "gpu")) as lease:
             yield lease
 
     def _load_test(
-        self, job: Job, engine: StoredFile, staged: Path, environment: Mapping[str, str]
+        self, job: Job, engine: StoredFile, staged: Path, lease: Lease
     ) -> Mapping[str, Any]:
         """What a fresh process says of the engine: one that does not load is not published."""
         self._stage.tell(Started(job.variant.label, "loading"))
@@ -138,7 +135,7 @@ class Building:
             }
             try:
                 log = scratch / "load.log"
-                found = self._stage.ask(job, "load", request, log, environment=environment)
+                found = self._stage.ask(job, "load", request, log, lease=lease)
             except StageFailed as failure:
                 what = f"the engine was built, and does not load: {failure.error}"
                 raise StageFailed("engine", what, failure.log) from failure

@@ -12,7 +12,7 @@ from engineforge.plan.keys import CheckKey, EngineCheckKey
 from engineforge.store.local import Entry
 from engineforge.worker.chain import Model
 from engineforge.worker.entries import Made
-from engineforge.worker.gpus import Gpus, Lease
+from engineforge.worker.gpus import Lease
 from engineforge.worker.job import Job
 from engineforge.worker.measured import ENGINE_CHECKS, engine_check_key
 from engineforge.worker.outcome import ENGINE, Started
@@ -25,7 +25,6 @@ class Measuring:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._gpus = Gpus(stage.session, stage.conditions.now)
 
     def measured(
         self, job: Job, source: Model, typed: Model, *, stage: str, key: CheckKey
@@ -54,7 +53,7 @@ class Measuring:
             there = self._stage.there(ENGINE_CHECKS, digest_value(key(gpu)))
             if there is not None:
                 return there
-        with self._gpus.lease(job.gpus, self._stage.waiting(job, "gpu")) as lease:
+        with self._stage.gpus.lease(job.gpus, self._stage.waiting(job, "gpu")) as lease:
 
             def make(staged: Path) -> Made:
                 return self._on_engine(job, source, engine, lease, staged)
@@ -77,9 +76,8 @@ class Measuring:
                 "out": staged,
                 "scratch": scratch,
             }
-            environment = lease.environment(stage.conditions.environment)
             log = scratch / "measure.log"
-            report = stage.ask(job, ENGINE_CHECKS, request, log, environment=environment)
+            report = stage.ask(job, ENGINE_CHECKS, request, log, lease=lease)
         gpu = lease.record(stage.conditions.now())
         about = {"source": job.model.name, "engine": engine.manifest.key, "gpu": gpu, **report}
         return Made(record=stage.record(about))

@@ -77,7 +77,6 @@ class Rebuilding:
         backend = job.variant.target.toolchain.backend
         plugins = [*job.plugins]
         with self._building.leased(job) as lease, self._stage.session.staged() as scratch:
-            environment = self._stage.conditions.environment
             other = {
                 "engine": folder / ENGINE,
                 "sha256": digest_file(folder / ENGINE),
@@ -91,7 +90,7 @@ class Rebuilding:
                 "engine",
                 request,
                 scratch / "compare.log",
-                environment=lease.environment(environment) if lease else environment,
+                lease=lease,
             )
 
 

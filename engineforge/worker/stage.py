@@ -15,6 +15,7 @@ from engineforge.store.local import Entry, LocalStore, Session
 from engineforge.store.trust import whole
 from engineforge.worker.conditions import Conditions
 from engineforge.worker.entries import Entries, Made, Obtained
+from engineforge.worker.gpus import Gpus, Lease
 from engineforge.worker.job import Files, Job, StageFailed
 from engineforge.worker.memory import Memory
 from engineforge.worker.outcome import Event, Waiting
@@ -40,6 +41,7 @@ class Stage:
     ) -> None:
         self.store, self.session, self._entries = store, session, entries
         self.running, self.conditions = running, conditions
+        self.gpus = Gpus(session, conditions.now)
         self._memory = Memory(conditions.memory)
         self._also_read: dict[Digest, Files] = {}
 
@@ -91,7 +93,7 @@ class Stage:
         log: Path,
         *,
         child: Child | None = None,
-        environment: Mapping[str, str] | None = None,
+        lease: Lease | None = None,
     ) -> dict[str, Any]:
         """What a child of its own answers, if no file of the job changed meanwhile; it is started
         when there is memory for what it took before, or may take."""
@@ -99,7 +101,7 @@ class Stage:
         name = f"{stage} {job.variant.label}"
         try:
             answer = self.ask_about(
-                name, stage, request, log, memory=guess, child=child, environment=environment
+                name, stage, request, log, memory=guess, child=child, lease=lease
             )
         except StageFailed:
             self.unchanged(job, stage)  # which would be why
@@ -116,13 +118,14 @@ class Stage:
         *,
         memory: int,
         child: Child | None = None,
-        environment: Mapping[str, str] | None = None,
+        lease: Lease | None = None,
     ) -> dict[str, Any]:
         """The same of what is no job: `memory` in bytes is what it may take where nothing is known
         of `name`."""
         usual = self._entries.index.peak(name)
         with self._memory.room(usual or memory, self.running.go_on):
-            made = child or Child(log, environment or self.conditions.environment)
+            given = self.conditions.environment
+            made = child or Child(log, lease.environment(given) if lease else given)
             with self.running.child(made) as asked:
                 answer = self._answer(asked, stage, {**request, "log": log})
         if "peak_memory" in answer:

@@ -14,7 +14,7 @@ from engineforge.checks import TIMING
 from engineforge.digest import Digest, digest_value, document
 from engineforge.plan.keys import LatencyKey, plugins_of
 from engineforge.store.local import Entry, LocalStore
-from engineforge.worker.gpus import Gpus, Lease
+from engineforge.worker.gpus import Lease
 from engineforge.worker.measured import MEASURED, read_measured
 from engineforge.worker.outcome import ENGINE, Started
 from engineforge.worker.stage import Stage
@@ -161,7 +161,6 @@ class Timing:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._gpus = Gpus(stage.session, stage.conditions.now)
         self._measurements = Measurements(stage.store)
 
     def measured(
@@ -180,7 +179,7 @@ class Timing:
         """
         if not again and (kept := self._kept(subjects, gpus)):
             return kept, True
-        with self._gpus.lease(gpus, waiting) as lease:
+        with self._stage.gpus.lease(gpus, waiting) as lease:
             # Another process may have had the GPU for just this.
             if not again and (kept := self._kept(subjects, gpus)):
                 return kept, True
@@ -222,7 +221,7 @@ class Timing:
                 request,
                 scratch / _LOG,
                 memory=_CHILD_BYTES + _TIMES_ENGINE * size,
-                environment=lease.environment(stage.conditions.environment),
+                lease=lease,
             )
             text = json.dumps(measured, indent=1, allow_nan=False)
             (staged / MEASURED).write_text(text + "\n", encoding="utf-8")
