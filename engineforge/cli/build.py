@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from engineforge.cli import plan as plan_command
 from engineforge.cli import world
-from engineforge.errors import EngineForgeError, HostUnfit, SpecError
+from engineforge.errors import EngineForgeError, HostUnfit, SpecError, UsageError
 from engineforge.project.plans import Plan
 from engineforge.project.project import Project
 from engineforge.worker.conditions import Conditions
@@ -21,6 +21,8 @@ _MOST_JOBS = 4
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.dry_run and args.prepare:
+        raise UsageError("--dry-run plans builds, and --prepare builds nothing", hint="choose one")
     if args.dry_run:
         args.versions = []
         return plan_command.run(args)

@@ -11,7 +11,7 @@ from engineforge.backends import host
 from engineforge.backends.gpu import HostGpu
 from engineforge.cli import libraries, world
 from engineforge.digest import document
-from engineforge.errors import EngineForgeError, HostUnfit
+from engineforge.errors import EngineForgeError, HostUnfit, SpecError
 from engineforge.project.folder import TARGETS
 from engineforge.target import Target
 
@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
         "gpus": [],
         "gpus_unreadable": None,
         "targets": {},
+        "targets_unreadable": None,
         "unknown_settings": [],
     }
     for backend in ("tensorrt_rtx", "tensorrt"):
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
                 targets = project.targets()
             found["targets"] = {name: _why_not(each, gpus) for name, each in targets.items()}
         except EngineForgeError as error:
-            world.say(f"engineforge: {error}")
+            found["targets_unreadable"] = str(error)
     if args.json:
         world.print_json(found)
     else:
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     builds = found["backends"]["tensorrt_rtx"] or (classic and found["gpus"])
     unreadable = classic and found["gpus_unreadable"]
     can = [name for name, why in found["targets"].items() if why is None]
+    if found["targets_unreadable"]:
+        return SpecError.exit_code
     unfit = not builds or unreadable or (found["targets"] and not can)
     return HostUnfit.exit_code if unfit else 0
 
@@ -86,7 +89,9 @@ def _print(found: dict[str, Any], specs: list[Path]) -> None:
         print(f"GPUs       {found['gpus_unreadable']}")
     elif not found["gpus"]:
         print("GPUs       none that a driver shows and CUDA_VISIBLE_DEVICES leaves")
-    if not found["targets"]:
+    if found["targets_unreadable"]:
+        print(f"targets    {found['targets_unreadable']}")
+    elif not found["targets"]:
         print(f"targets    none: no '{TARGETS}' at {', '.join(map(str, specs))}")
     for name, why in found["targets"].items():
         print(f"target     {name}: {'not built here: ' + why if why else 'can be built here'}")

@@ -22,7 +22,7 @@ _HOLDERS = {
     "network": ("INetworkDefinition", "ITensor", "ILayer", "IBuilderConfig", "IAttention"),
     "plugin": ("IBuilderConfig", "IPluginRegistry", "OnnxParser"),
 }
-_H200 = Gpu(
+H200 = Gpu(
     name="NVIDIA H200",
     compute_capability="9.0",
     sm_count=132,
@@ -43,7 +43,7 @@ def target(backend: str, version: str) -> Target:
         toolchain=Toolchain(backend=backend, version=version, cuda="12"),
         platform="linux-x86_64",
         compute_capabilities=() if classic else ("8.9",),
-        gpu=_H200 if classic else None,
+        gpu=H200 if classic else None,
         builder={},
     )
 
@@ -87,7 +87,7 @@ def test_every_option_of_a_target_is_resolved_to_a_value() -> None:
 
 
 def test_the_workspace_defaults_to_a_number_for_every_target() -> None:
-    assert resolve({}, target("tensorrt", "10.13.3.9"))["workspace"] == _H200.memory
+    assert resolve({}, target("tensorrt", "10.13.3.9"))["workspace"] == H200.memory
     assert resolve({}, target("tensorrt_rtx", "1.7.1.116"))["workspace"] == 64 << 30
 
 

@@ -23,7 +23,6 @@ from engineforge.backends.gpu import HostGpu
 from engineforge.project.plans import Selection
 from engineforge.project.project import Project
 from engineforge.store.local import LocalStore
-from engineforge.target import Gpu
 from engineforge.worker.conditions import Conditions
 from engineforge.worker.outcome import (
     Built,
@@ -36,25 +35,13 @@ from engineforge.worker.outcome import (
     Started,
     Waiting,
 )
+from tests.backends.test_options import H200
 from tests.conftest import Forge
 from tests.worker.conftest import litter
 
-_H200 = Gpu(
-    name="NVIDIA H200",
-    compute_capability="9.0",
-    sm_count=132,
-    memory=150_110_011_392,
-    memory_bus_width=6144,
-    l2_cache=62_914_560,
-    shared_memory_per_block=232_448,
-    shared_memory_per_sm=233_472,
-    ecc=True,
-    mig_profile=None,
-)
-
 
 def _gpu(index: int) -> HostGpu:
-    return HostGpu(index=index, uuid=f"GPU-{index}", gpu=_H200, driver="580.159.04", cuda="13.0")
+    return HostGpu(index=index, uuid=f"GPU-{index}", gpu=H200, driver="580.159.04", cuda="13.0")
 
 
 ONE, OTHER, THIRD = (_gpu(index) for index in range(3))
