@@ -230,7 +230,7 @@ def export(model: nn.Module, example: Floats) -> onnx.ModelProto:
 
 
 def for_tensorrt_8(proto: onnx.ModelProto) -> None:
-    """Opset 18 as 17, where the axes of ReduceMean are an attribute: TensorRT 8 finds them there."""
+    """Opset 18 as 17, where ReduceMean has its axes as an attribute, as TensorRT 8 reads them."""
     weights = {weight.name: weight for weight in proto.graph.initializer}
     for node in proto.graph.node:
         if node.op_type == "ReduceMean":
