@@ -16,9 +16,8 @@ from engineforge.cli import world
 from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError, HostUnfit, UsageError
 from engineforge.project.project import Project
-from engineforge.store.local import Entry, LocalStore
+from engineforge.store.local import ENGINE, Entry, LocalStore
 from engineforge.worker.conditions import Conditions
-from engineforge.worker.outcome import ENGINE
 from engineforge.worker.timing import Asked, Subject
 
 _ROWS = {

@@ -11,9 +11,7 @@ from typing import Any
 
 from engineforge.cli import world
 from engineforge.errors import EngineForgeError, SpecError, UsageError
-from engineforge.plan.planner import UpToDate
-from engineforge.store.local import MANIFEST
-from engineforge.worker.outcome import ENGINE
+from engineforge.store.local import ENGINE, MANIFEST
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,8 +60,7 @@ def find(args: argparse.Namespace) -> Path:
                 hint="choose one with --variant and --target",
             )
         (variant,) = plan.variants
-        state = variant.state
-        entry = project.store.get("engine", state.engine) if isinstance(state, UpToDate) else None
+        entry = None if variant.engine is None else project.store.get("engine", variant.engine)
         if entry is None:
             raise EngineForgeError(
                 f"{variant.label} is not built, or not up to date",

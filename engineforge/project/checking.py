@@ -8,7 +8,6 @@ from dataclasses import replace
 from engineforge.backends import host
 from engineforge.backends.gpu import HostGpu
 from engineforge.errors import EngineForgeError
-from engineforge.plan.planner import UpToDate
 from engineforge.project.plans import Plan, PlannedVariant
 from engineforge.store.local import Entry, LocalStore
 from engineforge.worker.job import Engine
@@ -23,8 +22,7 @@ class Engines:
 
     def __init__(self, plan: Plan, store: LocalStore, gpus: Gpus) -> None:
         self._store, self._gpus = store, gpus
-        everything = (*plan.variants, *plan.others)
-        self._all = {(each.spec, each.variant, each.target): each for each in everything}
+        self._all = plan.all
 
     def for_accuracy(self, variant: PlannedVariant) -> Engine | Skipped:
         """The engine of a variant, to be compared with its source."""
@@ -71,9 +69,7 @@ class Engines:
         return Engine(job=replace(job, gpus=tuple(gpus)), entry=entry)
 
     def _entry(self, variant: PlannedVariant) -> Entry | None:
-        if not isinstance(variant.state, UpToDate):
-            return None
-        return self._store.get("engine", variant.state.engine)
+        return None if variant.engine is None else self._store.get("engine", variant.engine)
 
 
 def _able(variant: PlannedVariant, gpus: Sequence[HostGpu]) -> Sequence[HostGpu]:

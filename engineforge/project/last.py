@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from engineforge.checks import MEASURING
 from engineforge.checks.latency import latency_failures
 from engineforge.digest import document
-from engineforge.plan.planner import UpToDate
 from engineforge.project.plans import Plan, PlannedVariant
-from engineforge.store.local import Entry, LocalStore
+from engineforge.store.local import ENGINE, Entry, LocalStore
 from engineforge.worker.measured import ENGINE_CHECKS, judged, read_measured
-from engineforge.worker.outcome import ENGINE, Checked, Timed
+from engineforge.worker.outcome import Checked, Timed
 from engineforge.worker.timing import LATENCY, Asked
 
 
@@ -21,8 +20,7 @@ class LastChecks:
 
     def __init__(self, plan: Plan, store: LocalStore) -> None:
         self._store = store
-        everything = (*plan.variants, *plan.others)
-        self._all = {(each.spec, each.variant, each.target): each for each in everything}
+        self._all = plan.all
         self._of: dict[str, Mapping[str, list[Entry]]] = {}
 
     def accuracy(self, variant: PlannedVariant) -> Checked | None:
@@ -73,9 +71,7 @@ class LastChecks:
 
     def _entries(self, stage: str, variant: PlannedVariant) -> list[Entry]:
         """The entries of a stage about the engine of a variant."""
-        if not isinstance(variant.state, UpToDate):
-            return []
-        engine = self._store.get("engine", variant.state.engine)
+        engine = None if variant.engine is None else self._store.get("engine", variant.engine)
         if engine is None:
             return []
         if stage not in self._of:

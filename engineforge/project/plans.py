@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from engineforge.digest import Digest
 from engineforge.errors import Problem
-from engineforge.plan.planner import Stale, State
+from engineforge.plan.planner import Stale, State, UpToDate
 
 if TYPE_CHECKING:
     from engineforge.worker.job import Job
@@ -44,6 +44,11 @@ class PlannedVariant:
     job: Job | None = None
 
     @property
+    def engine(self) -> Digest | None:
+        """The key of its engine, where that is up to date."""
+        return self.state.engine if isinstance(self.state, UpToDate) else None
+
+    @property
     def label(self) -> str:
         return f"{self.spec}/{self.variant}@{self.target}"
 
@@ -71,6 +76,12 @@ class Plan:
     @property
     def stale(self) -> list[PlannedVariant]:
         return [each for each in self.variants if isinstance(each.state, Stale)]
+
+    @property
+    def all(self) -> dict[tuple[str, str, str], PlannedVariant]:
+        """The selected variants and the others, by spec, variant and target."""
+        everything = (*self.variants, *self.others)
+        return {(each.spec, each.variant, each.target): each for each in everything}
 
     @property
     def checked(self) -> dict[tuple[str, str], PlannedVariant]:

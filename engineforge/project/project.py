@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engineforge.errors import EngineForgeError, HostUnfit, Problem, SpecError, UsageError
-from engineforge.plan.planner import UpToDate
 from engineforge.project.folder import TARGETS, spec_files, spec_name
 from engineforge.project.plans import Effort, Plan, PlannedVariant, Selection
 from engineforge.project.remembered import up_to_date
 from engineforge.store.index import Index
-from engineforge.store.local import LocalStore
+from engineforge.store.local import ENGINE, LocalStore
 from engineforge.worker.conditions import Conditions
-from engineforge.worker.outcome import ENGINE, Checked, Outcome, Reused, Skipped
+from engineforge.worker.outcome import Checked, Outcome, Reused, Skipped
 
 if TYPE_CHECKING:  # a no-op build loads none of these
     from engineforge.backends.gpu import GpuUnreadable, HostGpu
@@ -149,8 +148,7 @@ class Project:
             if prepare:
                 self.index.forget_planned()
         for variant in plan.variants:
-            if isinstance(variant.state, UpToDate):
-                engine = variant.state.engine
+            if (engine := variant.engine) is not None:
                 path = self.store.entry_path("engine", engine) / ENGINE
                 outcomes[variant.label] = Reused(engine=engine, path=path, why="nothing changed")
             elif variant.label not in outcomes and variant.unfit is not None:
@@ -163,7 +161,7 @@ class Project:
         jobs = {
             each.label: each.job
             for each in plan.variants
-            if each.job is not None and isinstance(each.state, UpToDate) and each.unfit is None
+            if each.job is not None and each.engine is not None and each.unfit is None
         }
         with self._worker(conditions) as worker:
             done = dict(zip(jobs, worker.rebuild(list(jobs.values())), strict=True))

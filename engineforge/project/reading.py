@@ -63,6 +63,7 @@ class Reader:
         self._targets: dict[str, Target] | None = None
         self._targets_text: Digest | None = None
         self._gpus_unreadable = False
+        self._fitness: dict[tuple[str, object], str | None] = {}
         self.target_problems: list[Problem] = []
         self.parsed = 0
 
@@ -149,7 +150,9 @@ class Reader:
         """This process is about to wait, and has a processor to spare for TensorRT to load."""
         targets = [cell.variant.target for cell in spec.cells]
         # A build on a GPU is told its own when it has a lease, and takes minutes anyway.
-        fit = next((each for each in targets if each.gpu is None and not host.why_not(each)), None)
+        fit = next(
+            (each for each in targets if each.gpu is None and not self._why_not(each, {})), None
+        )
         if self._spare is not None and fit is not None:
             self._spare.start(fit.toolchain.backend)
 
@@ -218,13 +221,20 @@ class Reader:
     def _unfit(self, job: Job, facts: Facts) -> str | None:
         """Why this host cannot carry a job out; a model that is converted already needs no tool."""
         try:
-            why = host.why_not(job.variant.target, self._gpus, job.builder)
+            why = self._why_not(job.variant.target, job.builder)
         except EngineForgeError as error:  # a GPU that cannot be read now may be the next time
             self._gpus_unreadable = True
             return str(error)
         if why is None and "typed" in facts.missing and job.key.typed and job.key.typed.tool:
             why = tools.missing(job.key.typed.tool)
         return why
+
+    def _why_not(self, target: Target, builder: Mapping[str, object]) -> str | None:
+        """As `host.why_not`, which looks at installed packages: asked once for what decides it."""
+        decides = (target.name, builder.get("hardware_compatibility"))
+        if decides not in self._fitness:
+            self._fitness[decides] = host.why_not(target, self._gpus, builder)
+        return self._fitness[decides]
 
     def _facts(self, job: Job, last: str | None) -> Facts:
         plan = job.key.digest()

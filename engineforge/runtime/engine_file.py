@@ -16,11 +16,10 @@ import numpy.typing as npt
 from engineforge.backends.library import FLAVOURS
 from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError, StoreCorrupt
-from engineforge.store.local import MANIFEST
+from engineforge.store.local import ENGINE, MANIFEST
 from engineforge.store.manifest import BadManifest, Manifest
 from engineforge.target import same_version
 
-ENGINE = "model.engine"
 _CHUNK = 1 << 20
 _CLASSIC = "tensorrt"
 # NVIDIA's own reading of a plan: samples/common/sampleEngines.cpp, `trtexec --getPlanVersionOnly`.

@@ -97,30 +97,21 @@ def load_test(request: Request) -> dict[str, Any]:
     return found
 
 
-def layers(request: Request) -> dict[str, Any]:
-    """Write what the engine's layers are to `out`, as JSON; gives how many there are."""
-    with _engine(request) as engine:
-        return {"layers": _write_layers(engine, Path(request["out"]))}
-
-
 def compare(request: Request) -> dict[str, Any]:
     """`compare` of the engine with the one that `other` says, in the same words."""
     with _engine(request) as one, _engine({**request["other"], "log": request["log"]}) as other:
         return _compare(one, other)
 
 
-def _write_layers(engine: Engine, path: Path) -> int:
-    found = layer_information(engine)
-    text = json.dumps(found, indent=1, ensure_ascii=False)
+def _write_layers(engine: Engine, path: Path) -> None:
+    text = json.dumps(layer_information(engine), indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
-    return len(found["layers"])
 
 
 OPERATIONS: Mapping[str, Callable[[Request], dict[str, Any]]] = {
     "run": run,
     "bench": bench,
     "load-test": load_test,
-    "layers": layers,
     "compare": compare,
 }
 

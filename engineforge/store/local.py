@@ -19,6 +19,9 @@ from engineforge.store import files
 from engineforge.store.manifest import BadManifest, Manifest, PlanRecord, StoredFile
 
 MANIFEST = "manifest.json"
+ENGINE = "model.engine"
+"""In every entry, and in one of the stage `engine`."""
+
 _HALF_WRITTEN_SECONDS = 86_400
 _ENTRIES, _PLANS = "entries-v1", "plans-v1"
 # https://bford.info/cachedir/

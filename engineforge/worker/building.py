@@ -11,13 +11,13 @@ from typing import Any
 
 from engineforge.digest import Digest, digest_value, document
 from engineforge.plan.keys import EngineKey
-from engineforge.store.local import Entry
+from engineforge.store.local import ENGINE, Entry
 from engineforge.store.manifest import StoredFile
 from engineforge.worker.chain import Model
 from engineforge.worker.entries import Made, Obtained
 from engineforge.worker.gpus import Lease
 from engineforge.worker.job import Job, StageFailed
-from engineforge.worker.outcome import ENGINE, Noted, Started
+from engineforge.worker.outcome import Noted, Started
 from engineforge.worker.spare import Spare
 from engineforge.worker.stage import Stage
 from engineforge.worker.wire import write_profiles

@@ -62,7 +62,7 @@ def _load(request: Mapping[str, Any]) -> None:
 
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return {"ok": _OPERATIONS[request["op"]](request)}
+        return {"ok": {**_SHARED, **_ALONE}[request["op"]](request)}
     except EngineForgeError as error:
         return {"error": error.args[0], "hint": error.hint, "exit_code": error.exit_code}
     except MemoryError:
@@ -333,10 +333,19 @@ def _watch(parent: int) -> None:
     os._exit(_PARENT_IS_GONE)
 
 
-_OPERATIONS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+_Operation = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+# What one process answers again and again.
+_SHARED: Mapping[str, _Operation] = {
     "inspect": _inspect,
     "import": _import,
     "patterns": _patterns,
+    "unknown-settings": _unknown_settings,
+    "gpus": _gpus,
+}
+
+# Work that has a process to itself, and a log.
+_ALONE: Mapping[str, _Operation] = {
     "type": _type,
     "build": _build,
     "checks": _measure,
@@ -346,28 +355,8 @@ _OPERATIONS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "run": _on_engine,
     "bench": _on_engine,
     "load-test": _on_engine,
-    "layers": _on_engine,
     "compare": _on_engine,
-    "unknown-settings": _unknown_settings,
-    "gpus": _gpus,
 }
-
-# Work that has a process to itself, and a log.
-_ALONE = frozenset(
-    [
-        "type",
-        "build",
-        "load-test",
-        "layers",
-        "compare",
-        "run",
-        "bench",
-        "checks",
-        "check-engine",
-        "sensitivity",
-        "advise",
-    ]
-)
 
 if __name__ == "__main__":
     main()

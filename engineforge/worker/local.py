@@ -12,7 +12,7 @@ from engineforge.checks.latency import latency_failures
 from engineforge.digest import Digest, document
 from engineforge.errors import EngineForgeError
 from engineforge.store.index import Index
-from engineforge.store.local import LocalStore, Session
+from engineforge.store.local import ENGINE, LocalStore, Session
 from engineforge.store.manifest import PlanRecord
 from engineforge.worker.building import Building
 from engineforge.worker.chain import Chain, Model
@@ -23,7 +23,6 @@ from engineforge.worker.job import Engine, Job, StageFailed, ToolMissing
 from engineforge.worker.measured import CHECKS, SENSITIVITY, check_key, judged, read_measured
 from engineforge.worker.measuring import Measuring
 from engineforge.worker.outcome import (
-    ENGINE,
     Built,
     Failed,
     Finished,

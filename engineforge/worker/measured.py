@@ -11,10 +11,10 @@ from engineforge.checks import MEASURING, VERSIONS
 from engineforge.checks.thresholds import failures, order_failures
 from engineforge.digest import Digest, digest_value, document
 from engineforge.plan.keys import CheckKey, EngineCheckKey, plugins_of
-from engineforge.store.local import Entry, LocalStore
+from engineforge.store.local import ENGINE, Entry, LocalStore
 from engineforge.worker.chain import MODEL, typed_model
 from engineforge.worker.job import Job
-from engineforge.worker.outcome import ENGINE, Checked
+from engineforge.worker.outcome import Checked
 
 CHECKS, SENSITIVITY, ENGINE_CHECKS = "checks", "sensitivity", "engine-checks"
 """The stages whose entries hold measurements of models, and of engines against models."""

@@ -9,13 +9,13 @@ from engineforge.backends.gpu import HostGpu
 from engineforge.checks.installed import onnxruntime_version
 from engineforge.digest import digest_value, document
 from engineforge.plan.keys import CheckKey, EngineCheckKey
-from engineforge.store.local import Entry
+from engineforge.store.local import ENGINE, Entry
 from engineforge.worker.chain import Model
 from engineforge.worker.entries import Made
 from engineforge.worker.gpus import Lease
 from engineforge.worker.job import Job
 from engineforge.worker.measured import ENGINE_CHECKS, engine_check_key
-from engineforge.worker.outcome import ENGINE, Started
+from engineforge.worker.outcome import Started
 from engineforge.worker.stage import Stage
 from engineforge.worker.wire import write_data
 

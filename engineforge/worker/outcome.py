@@ -10,9 +10,6 @@ from typing import Any
 from engineforge.digest import Digest
 from engineforge.spec.model import LatencyCheck
 
-ENGINE = "model.engine"
-"""The engine's file in its entry."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from engineforge.digest import digest_file, document
-from engineforge.store.local import Entry
+from engineforge.store.local import ENGINE, Entry
 from engineforge.worker.building import LAYERS, Building
 from engineforge.worker.chain import Model
 from engineforge.worker.job import Job
-from engineforge.worker.outcome import ENGINE, Rebuilt, Started
+from engineforge.worker.outcome import Rebuilt, Started
 from engineforge.worker.stage import Stage
 
 # Names that TensorRT generates are numbered by where things lie in memory.

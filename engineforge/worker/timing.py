@@ -13,10 +13,10 @@ from engineforge.backends.gpu import HostGpu
 from engineforge.checks import TIMING
 from engineforge.digest import Digest, digest_value, document
 from engineforge.plan.keys import LatencyKey, plugins_of
-from engineforge.store.local import Entry, LocalStore
+from engineforge.store.local import ENGINE, Entry, LocalStore
 from engineforge.worker.gpus import Lease
 from engineforge.worker.measured import MEASURED, read_measured
-from engineforge.worker.outcome import ENGINE, Started
+from engineforge.worker.outcome import Started
 from engineforge.worker.stage import Stage
 
 LATENCY = "latency"

@@ -165,6 +165,23 @@ def test_samples_are_not_held(mode: Mode, most: int, tmp_path: Path, scratch: Pa
     assert max(held) <= most
 
 
+def _traces() -> list[object]:
+    """What the library may change of a process, and would leave so."""
+    root = logging.getLogger()
+    return [
+        (*root.handlers,),
+        root.level,
+        root.manager.disable,
+        tempfile.tempdir,
+        {**registry.QDQRegistry},
+        {**registry.QLinearOpsRegistry},
+        calibrate.create_calibrator,
+        {**vars(calibrate.CalibraterBase)},
+        {**vars(calibrate.MinMaxCalibrater)},
+        sorted(Path(tempfile.gettempdir()).iterdir()),
+    ]
+
+
 @pytest.mark.parametrize(
     "mode", [FP16, Mode("int8", "entropy", "fp16"), Mode("int4", "awq_clip", "fp16")], ids=str
 )
@@ -172,32 +189,9 @@ def test_the_library_leaves_no_traces(
     mode: Mode, tmp_path: Path, scratch: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model = chain(tmp_path / "net.onnx", "a", "b")
-    root = logging.getLogger()
-    before = [
-        (*root.handlers,),
-        root.level,
-        root.manager.disable,
-        tempfile.tempdir,
-        {**registry.QDQRegistry},
-        {**registry.QLinearOpsRegistry},
-        calibrate.create_calibrator,
-        {**vars(calibrate.CalibraterBase)},
-        {**vars(calibrate.MinMaxCalibrater)},
-        sorted(Path(tempfile.gettempdir()).iterdir()),
-    ]
+    before = _traces()
     mode(model, scratch, feeds=noise(4, 32))
-    assert before == [
-        (*root.handlers,),
-        root.level,
-        root.manager.disable,
-        tempfile.tempdir,
-        {**registry.QDQRegistry},
-        {**registry.QLinearOpsRegistry},
-        calibrate.create_calibrator,
-        {**vars(calibrate.CalibraterBase)},
-        {**vars(calibrate.MinMaxCalibrater)},
-        sorted(Path(tempfile.gettempdir()).iterdir()),
-    ]
+    assert before == _traces()
     assert capfd.readouterr() == ("", "")
     assert not [*scratch.iterdir()]
     assert [*model.parent.iterdir()] == [model]
