@@ -22,8 +22,9 @@ class Lease:
     since: datetime
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
-        """The same for a child that is to see this GPU and no other."""
-        return {**given, "CUDA_VISIBLE_DEVICES": self.gpu.uuid}
+        """The same for a child that is to see this GPU and no other, and loads a kernel when it
+        is first used: TensorRT has thousands, and before CUDA 12.2 all were loaded at once."""
+        return {**given, "CUDA_VISIBLE_DEVICES": self.gpu.uuid, "CUDA_MODULE_LOADING": "LAZY"}
 
     def record(self, until: datetime) -> dict[str, object]:
         """What a manifest says of it, so that no two can be shown to overlap unseen."""

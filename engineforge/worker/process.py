@@ -21,6 +21,7 @@ _ALLOWED = frozenset(
     [
         "CUDA_VISIBLE_DEVICES",
         "CUDA_DEVICE_ORDER",
+        "CUDA_MODULE_LOADING",
         "HOME",
         "LANG",
         "LC_ALL",

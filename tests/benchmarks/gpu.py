@@ -1,7 +1,8 @@
 """What timing caches and several GPUs save, on this host's GPUs, with the project of tests/gpu.
 
 `python -m tests.benchmarks.gpu PROJECT warm|nightly|gpus [SPEC…]`; PROJECT as tests.gpu.project
-makes it, prepared. Each build is one of a new cache, so that nothing is up to date.
+makes it, prepared; for `nightly` built, too. Each build is one of a new cache, so that nothing is
+up to date.
 """
 
 from __future__ import annotations
@@ -71,12 +72,10 @@ def warm(bench: Bench, specs: Sequence[str]) -> None:
 
 
 def nightly(bench: Bench, specs: Sequence[str]) -> None:
-    """All plans stale, without timing caches, then with the shared one of the night before."""
+    """All plans stale, without timing caches, then with the shared one of the project's build."""
     words = ["build", *specs, "--keep-going", "--cache"]
-    bench.engineforge(*words, bench.cache("cache-first"))
     _, cold = bench.engineforge(*words, bench.cache("cache-cold"), "--cold")
-    shared = bench.cache("cache-shared", like="cache-first")
-    found, with_shared = bench.engineforge(*words, shared)
+    found, with_shared = bench.engineforge(*words, bench.cache("cache-shared"))
     count = sum(each["outcome"] == "built" for each in found["variants"])
     print(f"{count} plans: {cold:.1f} s cold, {with_shared:.1f} s with the shared timing cache: ")
     print(f"{cold / with_shared:.2f} x")

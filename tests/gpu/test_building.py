@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -17,6 +19,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from engineforge.backends.library import make_logger
+from engineforge.backends.timing_cache import TimingCache
 from engineforge.digest import digest_bytes
 from engineforge.runtime.cuda import device_count
 from tests.gpu.conftest import Bench, tell
@@ -164,19 +168,36 @@ def test_a_cache_that_tensorrt_rejects_is_set_aside_and_does_no_harm(bench: Benc
     assert list((bench.root / "garbage" / "quarantine").iterdir())
 
 
-def test_a_cache_of_another_version_is_rejected(bench: Bench) -> None:
-    """The header of a sound one with some byte of its first words changed: version, UUID or tag."""
+def test_a_cache_of_another_device_or_version_is_rejected(bench: Bench) -> None:
+    """A sound one with a byte of its head changed: TensorRT notices it in its UUID and versions,
+    and a build that is offered such a one goes on without it, and says so."""
     convnet(bench.model("version"))
     built = build(bench, "version", {"a": "precision: fp32"}, cache="version")["a"]
-    blob = bytearray(((bench.root / built["path"]).parent / "timing.cache").read_bytes())
-    said = []
-    for at in (0, 4, 8, 12, 16, 20):
-        changed = bytearray(blob)
-        changed[at] ^= 0x55
-        made = _with_shared(bench, f"version{at}", bytes(changed), sealed=True)
-        said.append((at, made["timing_cache"].get("rejected")))
-    tell(f"changed headers: {said}; head {bytes(blob[:64]).hex()}")
-    assert any(why for _, why in said)
+    blob = ((bench.root / built["path"]).parent / "timing.cache").read_bytes()
+    heads = [blob[:at] + bytes([blob[at] ^ 0x55]) + blob[at + 1 :] for at in range(128)]
+    rejected = dict(enumerate(_rejections(heads)))
+    by_line: dict[str, list[int]] = {}
+    for at, why in rejected.items():
+        by_line.setdefault(why or "taken", []).append(at)
+    tell(f"head {blob[:128].hex()}")
+    for line, where in by_line.items():
+        tell(f"changed at {where}: {line}")
+    refused = [at for at, why in rejected.items() if why and "UUID" in why]
+    assert refused, "no byte of the head is of the device"
+    made = _with_shared(bench, "versioned", heads[refused[0]], sealed=True)
+    assert made["timing_cache"]["state"] == "cold"
+    assert made["timing_cache"]["rejected"] == rejected[refused[0]]
+    assert list((bench.root / "versioned" / "quarantine").iterdir())
+
+
+def _rejections(blobs: list[bytes]) -> list[str | None]:
+    """What a build here would say of each as a timing cache: None if it took it."""
+    import tensorrt as trt  # type: ignore[import-not-found, unused-ignore]
+
+    logger = make_logger(trt, io.StringIO())
+    config = trt.Builder(logger).create_builder_config()
+    said = [TimingCache(trt, config, logger).attach(blob) for blob in blobs]
+    return [None if each is None else each.why for each in said]
 
 
 def test_a_small_network_is_rebuilt_to_the_last_bit(bench: Bench) -> None:
@@ -269,3 +290,52 @@ def test_no_two_builds_have_one_gpu_at_once(bench: Bench) -> None:
         assert all(one[1] <= other[0] for one, other in pairwise(spans)), spans
     tell(f"leases: { {uuid: len(spans) for uuid, spans in leases.items()} }")
     assert len(leases) == min(device_count(), len(variants)), "GPUs were left idle"
+
+
+def test_a_killed_build_on_one_gpu_leaves_the_other_unharmed(bench: Bench) -> None:
+    if device_count() < 2:
+        pytest.skip("needs two GPUs")
+    convnet(bench.model("two"), channels=128)
+    variants = {name: f"precision: fp32, builder: {{{text}}}" for name, text in _TWO.items()}
+    write(bench, "two", variants)
+    words = ["build", "specs/two.yaml", "--json", "--keep-going", "--gpus", "0,1", "--cache", "two"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "engineforge", *words],
+        cwd=bench.root,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    children = _children_on_gpus(process)
+    time.sleep(3)
+    killed = sorted(children)[0]
+    os.kill(children[killed], signal.SIGKILL)
+    out, _ = process.communicate()
+    first = {each["variant"]: each for each in json.loads(out)["variants"]}
+    assert sorted(each["outcome"] for each in first.values()) == ["built", "failed"], first
+    (failed,) = [each for each in first.values() if each["outcome"] == "failed"]
+    assert "SIGKILL" in failed["error"]
+    (unharmed,) = [each for each in first.values() if each["outcome"] == "built"]
+    assert record(unharmed, bench)["gpu"]["uuid"] != killed
+    again = build(bench, "two", variants, cache="two")
+    assert sorted(each["outcome"] for each in again.values()) == ["built", "reused"], again
+
+
+_TWO = {"a": "avg_timing_iterations: 4", "b": "avg_timing_iterations: 5"}
+
+
+def _children_on_gpus(process: subprocess.Popen[str]) -> dict[str, int]:
+    """The builds of a run by the UUIDs of their GPUs, once there is one on each of two."""
+    for _ in range(600):
+        found: dict[str, int] = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                if stat.read_text().rpartition(")")[2].split()[1] == str(process.pid):
+                    seen = (stat.parent / "environ").read_bytes().split(b"\0")
+                    own = dict(each.decode().partition("=")[::2] for each in seen)
+                    if own.get("CUDA_VISIBLE_DEVICES", "").startswith("GPU-"):
+                        found[own["CUDA_VISIBLE_DEVICES"]] = int(stat.parent.name)
+        if len(found) == 2:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("two GPUs were never in use at once")
