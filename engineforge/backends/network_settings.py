@@ -10,6 +10,8 @@ from typing import Any
 from engineforge.backends import BuildError
 from engineforge.backends.options import Option
 
+_REAL = ("FLOAT", "HALF", "BF16")
+
 
 def inputs_of(network: Any) -> list[Any]:  # noqa: ANN401 - TensorRT's INetworkDefinition
     return [network.get_input(i) for i in range(network.num_inputs)]
@@ -27,6 +29,12 @@ def made_by(layer: Any) -> list[Any]:  # noqa: ANN401 - TensorRT's ILayer
     """The output tensors that a layer has."""
     found = [layer.get_output(i) for i in range(layer.num_outputs)]
     return [tensor for tensor in found if tensor is not None]
+
+
+def _is_of_integers(layer: Any) -> bool:  # noqa: ANN401
+    """Whether all that it makes is integers or truths, or it only computes shapes."""
+    made = made_by(layer)
+    return not any(each.dtype.name in _REAL and not each.is_shape_tensor for each in made)
 
 
 class NetworkSettings:
@@ -92,10 +100,17 @@ class NetworkSettings:
         set_on: Callable[[Any, Any], object],
     ) -> dict[str, object]:
         """Set a value on every layer that a name or pattern means, the last pattern deciding, as
-        trtexec does; BuildError for one that means none."""
+        trtexec does; BuildError for one that means none. A pattern means no layers of integers,
+        as they have no other type; a name does."""
         layers, found = layers_of(self.network), {}
+        typed = option.name != "layer_device_types"
         for pattern, value in wanted.items():
-            meant = [layer for layer in layers if fnmatchcase(layer.name, pattern)]
+            meant = [
+                layer
+                for layer in layers
+                if layer.name == pattern
+                or (fnmatchcase(layer.name, pattern) and not (typed and _is_of_integers(layer)))
+            ]
             if not meant:
                 raise BuildError(f"option '{option.name}': no layer is called '{pattern}'")
             kept = [set_on(layer, value) for layer in meant]

@@ -156,7 +156,7 @@ def test_a_corrupt_shared_cache_is_set_aside_and_does_no_harm(bench: Bench) -> N
     made = _with_shared(bench, "corrupt", b"not a timing cache", sealed=False)
     assert made["timing_cache"]["state"] == "cold"
     assert "does not begin as one" in made["timing_cache"]["set_aside"]
-    assert made["timing_cache"]["shared"] == "merged"
+    assert made["timing_cache"]["shared"].startswith("the one there was set aside")
     assert list((bench.root / "corrupt" / "quarantine").iterdir())
 
 
@@ -195,8 +195,10 @@ def _rejections(blobs: list[bytes]) -> list[str | None]:
     import tensorrt as trt  # type: ignore[import-not-found, unused-ignore]
 
     logger = make_logger(trt, io.StringIO())
-    config = trt.Builder(logger).create_builder_config()
-    said = [TimingCache(trt, config, logger).attach(blob) for blob in blobs]
+    builder = trt.Builder(logger)
+    said = [
+        TimingCache(trt, builder.create_builder_config(), logger).attach(blob) for blob in blobs
+    ]
     return [None if each is None else each.why for each in said]
 
 
