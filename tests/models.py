@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -98,11 +98,16 @@ def branches(path: Path, tensor: TensorProto) -> Path:
 
 
 def save(
-    graph: onnx.GraphProto, path: Path, *, external: str | None = None, producer: str = "tests"
+    graph: onnx.GraphProto,
+    path: Path,
+    *,
+    external: str | None = None,
+    producer: str = "tests",
+    domains: Mapping[str, int] | None = None,
 ) -> Path:
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name=producer
-    )
+    versions = {"": 17, **(domains or {})}
+    opsets = [helper.make_opsetid(name, version) for name, version in versions.items()]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name=producer)
     path.parent.mkdir(parents=True, exist_ok=True)
     if external is None:
         onnx.save(model, path)

@@ -235,6 +235,50 @@ def test_an_output_may_have_a_shape_that_depends_on_the_data(bench: Bench) -> No
         context.run({"x": np.ones((3, 4), np.float32)})
 
 
+def test_a_plugin_of_tensorrts_own_is_built_and_run(bench: Bench) -> None:
+    """What exporters of detectors put at the end of a network."""
+    sizes = {"num": [1, 1], "boxes": [1, 4, 4], "scores": [1, 4], "classes": [1, 4]}
+    kinds = {"num": TensorProto.INT32, "classes": TensorProto.INT32}
+    node = helper.make_node(
+        "EfficientNMS_TRT",
+        ["raw", "found"],
+        list(sizes),
+        name="/nms",
+        domain="TRT",
+        plugin_version="1",
+        background_class=-1,
+        max_output_boxes=4,
+        score_threshold=0.25,
+        iou_threshold=0.5,
+        score_activation=0,
+        box_coding=0,
+    )
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [
+            helper.make_tensor_value_info("raw", TensorProto.FLOAT, [1, 6, 4]),
+            helper.make_tensor_value_info("found", TensorProto.FLOAT, [1, 6, 2]),
+        ],
+        [
+            helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), size)
+            for name, size in sizes.items()
+        ],
+    )
+    save(graph, bench.model("nms"), domains={"TRT": 1})
+    corners = [[0, 0, 1, 1], [0, 0, 1, 0.9], [2, 2, 3, 3], [5, 5, 6, 6], [5, 5, 6, 6], [8, 8, 9, 9]]
+    raw = np.array([corners], np.float32)
+    found = np.zeros((1, 6, 2), np.float32)
+    # The second overlaps the first, the fifth the fourth in another class, the sixth is too faint.
+    found[0, range(6), [0, 0, 0, 0, 1, 1]] = [0.9, 0.8, 0.7, 0.6, 0.5, 0.1]
+    with Engine.load(bench.build("nms", "")) as engine:
+        outputs = engine.run({"raw": raw, "found": found})
+    assert outputs["num"].tolist() == [[4]]
+    assert outputs["classes"].tolist() == [[0, 0, 0, 1]]
+    assert np.allclose(outputs["scores"], [[0.9, 0.7, 0.6, 0.5]])
+    assert np.array_equal(outputs["boxes"], raw[:, [0, 2, 3, 4]])
+
+
 def test_a_shape_tensor_decides_the_shape_of_an_output(bench: Bench) -> None:
     graph = helper.make_graph(
         [helper.make_node("Expand", ["x", "size"], ["y"])],
