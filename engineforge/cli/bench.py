@@ -18,7 +18,7 @@ from engineforge.errors import EngineForgeError, HostUnfit, UsageError
 from engineforge.project.project import Project
 from engineforge.store.local import ENGINE, Entry, LocalStore
 from engineforge.worker.conditions import Conditions
-from engineforge.worker.timing import Asked, Subject
+from engineforge.worker.latency import Asked, Subject
 
 _ROWS = {
     "latency": "latency",

@@ -11,7 +11,7 @@ from engineforge.errors import EngineForgeError
 from engineforge.project.plans import Plan, PlannedVariant
 from engineforge.store.local import Entry, LocalStore
 from engineforge.worker.job import Engine
-from engineforge.worker.outcome import Skipped
+from engineforge.worker.outcome import Failed, Skipped
 
 Gpus = Callable[[], Sequence[HostGpu]]
 _BUILD = "engineforge build"
@@ -24,29 +24,31 @@ class Engines:
         self._store, self._gpus = store, gpus
         self._all = plan.all
 
-    def for_accuracy(self, variant: PlannedVariant) -> Engine | Skipped:
+    def for_accuracy(self, variant: PlannedVariant) -> Engine | Skipped | Failed:
         """The engine of a variant, to be compared with its source."""
         if variant.job is None or variant.job.variant.accuracy is None:
             return Skipped(why="its spec has no accuracy check")
         return self._engine(variant)
 
-    def for_latency(self, variant: PlannedVariant) -> Engine | Skipped:
+    def for_latency(self, variant: PlannedVariant) -> Engine | Skipped | Failed:
         """The engine of a variant, with the one that its latency is compared with."""
         check = None if variant.job is None else variant.job.variant.latency
         if check is None:
             return Skipped(why="there is no latency check for it")
         found = self._engine(variant)
-        if isinstance(found, Skipped) or check.max_slower is None:
+        if not isinstance(found, Engine) or check.max_slower is None:
             return found
         name = check.max_slower.than
         than = self._all.get((variant.spec, name, variant.target))
         other = Skipped(why="is not planned") if than is None else self._engine(than)
-        if isinstance(other, Skipped):
-            why = f"'{name}', which it is compared with, cannot be measured: {other.why}"
-            return replace(other, why=why)
+        if not isinstance(other, Engine):
+            why = f"'{name}', which it is compared with, cannot be measured"
+            if isinstance(other, Failed):
+                return replace(other, error=f"{why}: {other.error}")
+            return replace(other, why=f"{why}: {other.why}")
         return replace(found, than=other)
 
-    def _engine(self, variant: PlannedVariant) -> Engine | Skipped:
+    def _engine(self, variant: PlannedVariant) -> Engine | Skipped | Failed:
         job = variant.job
         if job is None:
             return Skipped(why="it could not be planned")
@@ -63,7 +65,9 @@ class Engines:
             return Skipped(why=why, unfit=True)
         entry = self._entry(variant)
         if entry is None:
-            return Skipped(why=f"it is not built, or not up to date: `{_BUILD}` builds it")
+            # Nothing to check must not look like nothing to complain of.
+            why = f"it is not built, or not up to date: `{_BUILD}` builds it"
+            return Failed(stage="engine", error=why)
         if job.builder.get("strip_plan"):
             return Skipped(why="it was built without its weights, and cannot run by itself")
         return Engine(job=replace(job, gpus=tuple(gpus)), entry=entry)

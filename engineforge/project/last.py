@@ -9,9 +9,9 @@ from engineforge.checks.latency import latency_failures
 from engineforge.digest import document
 from engineforge.project.plans import Plan, PlannedVariant
 from engineforge.store.local import ENGINE, Entry, LocalStore
+from engineforge.worker.latency import LATENCY, Asked
 from engineforge.worker.measured import ENGINE_CHECKS, judged, read_measured
 from engineforge.worker.outcome import Checked, Timed
-from engineforge.worker.timing import LATENCY, Asked
 
 
 class LastChecks:

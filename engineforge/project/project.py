@@ -15,7 +15,7 @@ from engineforge.project.remembered import up_to_date
 from engineforge.store.index import Index
 from engineforge.store.local import ENGINE, LocalStore
 from engineforge.worker.conditions import Conditions
-from engineforge.worker.outcome import Checked, Outcome, Reused, Skipped
+from engineforge.worker.outcome import Checked, Failed, Outcome, Reused, Skipped
 
 if TYPE_CHECKING:  # a no-op build loads none of these
     from engineforge.backends.gpu import GpuUnreadable, HostGpu
@@ -23,9 +23,9 @@ if TYPE_CHECKING:  # a no-op build loads none of these
     from engineforge.target import Target
     from engineforge.worker.importer import Importer
     from engineforge.worker.job import Engine
+    from engineforge.worker.latency import Kept, Subject
     from engineforge.worker.local import Worker
     from engineforge.worker.spare import Spare
-    from engineforge.worker.timing import Kept, Subject
 
 
 class Project:
@@ -207,16 +207,18 @@ class Project:
 
     def _on_gpus(
         self,
-        found: Sequence[Engine | Skipped],
+        found: Sequence[Engine | Skipped | Failed],
         conditions: Conditions,
         check: Callable[[Worker, Sequence[Engine]], list[Outcome]],
     ) -> list[Outcome]:
-        engines = [each for each in found if not isinstance(each, Skipped)]
+        from engineforge.worker.job import Engine
+
+        engines = [each for each in found if isinstance(each, Engine)]
         done: Iterator[Outcome] = iter(())
         if engines:
             with self._worker(conditions) as worker:
                 done = iter(check(worker, engines))
-        return [each if isinstance(each, Skipped) else next(done) for each in found]
+        return [next(done) if isinstance(each, Engine) else each for each in found]
 
     def bench(
         self,

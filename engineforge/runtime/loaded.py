@@ -155,14 +155,27 @@ def known_dims(dims: Any) -> Shape:  # noqa: ANN401 - TensorRT's Dims
         return (-1,)
 
 
+def _input_dims(name: str, dims: Any) -> Shape:  # noqa: ANN401
+    try:
+        return tuple(dims)
+    except ValueError as error:  # seen with 8.6.0, which makes no context for such an engine
+        raise RunError(
+            f"TensorRT does not know the shape of input '{name}' of this engine",
+            hint="TensorRT 8 forgets the shapes where all are fixed and that of an output depends "
+            "on the data: give an input a dynamic dimension",
+        ) from error
+
+
 def _interface(trt: Any, cuda_engine: Any, api: Api, file: EngineFile) -> Interface:  # noqa: ANN401
     tensors: dict[str, dict[str, Tensor]] = {"INPUT": {}, "OUTPUT": {}}
     for index in range(cuda_engine.num_io_tensors):
         name = cuda_engine.get_tensor_name(index)
-        tensors[cuda_engine.get_tensor_mode(name).name][name] = Tensor(
+        mode = cuda_engine.get_tensor_mode(name).name
+        dims = cuda_engine.get_tensor_shape(name)
+        tensors[mode][name] = Tensor(
             name=name,
             dtype=cuda_engine.get_tensor_dtype(name).name,
-            dims=known_dims(cuda_engine.get_tensor_shape(name)),
+            dims=_input_dims(name, dims) if mode == "INPUT" else known_dims(dims),
             on_host=cuda_engine.get_tensor_location(name) == trt.TensorLocation.HOST,
             shape_tensor=bool(cuda_engine.is_shape_inference_io(name)),
             layout=cuda_engine.get_tensor_format(name).name,

@@ -20,6 +20,7 @@ from engineforge.worker.conditions import Conditions
 from engineforge.worker.entries import Entries
 from engineforge.worker.importer import Importer
 from engineforge.worker.job import Engine, Job, StageFailed, ToolMissing
+from engineforge.worker.latency import Asked, Kept, Subject, Timing
 from engineforge.worker.measured import CHECKS, SENSITIVITY, check_key, judged, read_measured
 from engineforge.worker.measuring import Measuring
 from engineforge.worker.outcome import (
@@ -37,7 +38,6 @@ from engineforge.worker.rebuilding import Rebuilding
 from engineforge.worker.running import INTERRUPTED, Halted, Running
 from engineforge.worker.spare import Spare
 from engineforge.worker.stage import Stage
-from engineforge.worker.timing import Asked, Kept, Subject, Timing
 
 _LOOK_SECONDS = 0.2
 

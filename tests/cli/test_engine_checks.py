@@ -133,12 +133,12 @@ def test_what_was_measured_is_held_to_what_is_asked_today(project: Forge) -> Non
     assert "measuring" not in result.err
 
 
-def test_an_engine_that_is_not_built_is_skipped(project: Forge) -> None:
-    shutil.rmtree(entry_of(project, "bad"))
-    result = command(project, "check", "specs", "--engine", "--keep-going")
-    assert result.code == 0
-    _, bad = result.out.splitlines()
-    assert bad.startswith("skipped  net/bad@h200   it is not built, or not up to date")
+def test_an_engine_that_is_not_built_fails_its_check(project: Forge) -> None:
+    shutil.rmtree(entry_of(project, "good"))
+    result = command(project, "check", "specs", "--engine", "--variant", "good")
+    assert result.code == 1
+    assert result.out.startswith("FAILED   net/good@h200  in stage engine")
+    assert "it is not built, or not up to date: `engineforge build` builds it" in result.err
 
 
 @pytest.mark.slow
@@ -184,12 +184,12 @@ def test_a_comparison_measures_the_other_variant_too(project: Forge) -> None:
     assert "measuring" not in again.err
 
 
-def test_a_comparison_with_what_is_not_built_is_skipped(project: Forge) -> None:
+def test_a_comparison_with_what_is_not_built_fails(project: Forge) -> None:
     project.edit("net", "{max_p99_ms: 1}", "{max_slower: {than: bad, percent: 10}}")
     shutil.rmtree(entry_of(project, "bad"))
     result = command(project, "check", "specs", "--latency", "--variant", "good")
-    assert result.code == 0
-    assert "'bad', which it is compared with, cannot be measured: it is not built" in result.out
+    assert result.code == 1
+    assert "'bad', which it is compared with, cannot be measured: it is not built" in result.err
 
 
 def bench(project: Forge, *args: str | Path) -> Result:

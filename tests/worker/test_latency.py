@@ -15,7 +15,7 @@ from engineforge.cli.main import parser
 from engineforge.digest import digest_bytes, digest_value, document
 from engineforge.plan.keys import LatencyKey
 from engineforge.store.local import LocalStore
-from engineforge.worker.timing import LATENCY, Asked, Measurements
+from engineforge.worker.latency import LATENCY, Asked, Measurements
 from tests.backends.machines import OTHER_UUID, h200, machine
 
 _ENGINE = digest_bytes(b"engine")
