@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import signal
@@ -19,8 +18,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engineforge.backends.library import make_logger
-from engineforge.backends.timing_cache import TimingCache
 from engineforge.digest import digest_bytes
 from engineforge.runtime.cuda import device_count
 from tests.gpu.conftest import Bench, tell
@@ -166,40 +163,6 @@ def test_a_cache_that_tensorrt_rejects_is_set_aside_and_does_no_harm(bench: Benc
     assert made["timing_cache"]["state"] == "cold"
     assert made["timing_cache"]["rejected"]
     assert list((bench.root / "garbage" / "quarantine").iterdir())
-
-
-def test_a_cache_of_another_device_or_version_is_rejected(bench: Bench) -> None:
-    """A sound one with a byte of its head changed: TensorRT notices it in its UUID and versions,
-    and a build that is offered such a one goes on without it, and says so."""
-    convnet(bench.model("version"))
-    built = build(bench, "version", {"a": "precision: fp32"}, cache="version")["a"]
-    blob = ((bench.root / built["path"]).parent / "timing.cache").read_bytes()
-    heads = [blob[:at] + bytes([blob[at] ^ 0x55]) + blob[at + 1 :] for at in range(128)]
-    rejected = dict(enumerate(_rejections(heads)))
-    by_line: dict[str, list[int]] = {}
-    for at, why in rejected.items():
-        by_line.setdefault(why or "taken", []).append(at)
-    tell(f"head {blob[:128].hex()}")
-    for line, where in by_line.items():
-        tell(f"changed at {where}: {line}")
-    refused = [at for at, why in rejected.items() if why and "UUID" in why]
-    assert refused, "no byte of the head is of the device"
-    made = _with_shared(bench, "versioned", heads[refused[0]], sealed=True)
-    assert made["timing_cache"]["state"] == "cold"
-    assert made["timing_cache"]["rejected"] == rejected[refused[0]]
-    assert list((bench.root / "versioned" / "quarantine").iterdir())
-
-
-def _rejections(blobs: list[bytes]) -> list[str | None]:
-    """What a build here would say of each as a timing cache: None if it took it."""
-    import tensorrt as trt  # type: ignore[import-not-found, unused-ignore]
-
-    logger = make_logger(trt, io.StringIO())
-    builder = trt.Builder(logger)
-    said = [
-        TimingCache(trt, builder.create_builder_config(), logger).attach(blob) for blob in blobs
-    ]
-    return [None if each is None else each.why for each in said]
 
 
 def test_a_small_network_is_rebuilt_to_the_last_bit(bench: Bench) -> None:
