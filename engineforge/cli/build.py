@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from engineforge.cli import plan as plan_command
 from engineforge.cli import world
@@ -15,6 +16,9 @@ from engineforge.project.plans import Plan
 from engineforge.project.project import Project
 from engineforge.worker.conditions import Conditions
 from engineforge.worker.outcome import Checked, Failed, Outcome, Rebuilt, Skipped, Timed
+
+if TYPE_CHECKING:
+    from engineforge.store.overlay import Overlay
 
 # A TensorRT-RTX build takes about one core, and four times its weights of memory.
 _MOST_JOBS = 4
@@ -43,7 +47,10 @@ def run(args: argparse.Namespace) -> int:
                 _print_json(plan, [], project.store.faults)
             raise SpecError(plan.problems)
         world.say_problems(plan.problems)
-        outcomes = _carry_out(args, project, plan)
+        overlay = world.overlay(args, project) if plan.stale else None
+        if overlay is not None:
+            plan = world.with_jobs(args, project, plan, {})
+        outcomes = _carry_out(args, project, plan, overlay)
         faults = list(project.store.faults)
     if args.json:
         _print_json(plan, outcomes, faults)
@@ -52,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
     return exit_code(plan, outcomes)
 
 
-def _carry_out(args: argparse.Namespace, project: Project, plan: Plan) -> list[Outcome]:
+def _carry_out(
+    args: argparse.Namespace, project: Project, plan: Plan, overlay: Overlay | None
+) -> list[Outcome]:
     if not plan.stale:
         return project.build(plan, conditions(args, {}, lambda _: None))
     from engineforge.cli.progress import progress
@@ -60,12 +69,17 @@ def _carry_out(args: argparse.Namespace, project: Project, plan: Plan) -> list[O
     if args.explain:
         from engineforge.report import text
 
+        if overlay is not None:
+            from engineforge.project.elsewhere import seek
+
+            seek(plan, overlay)
         for line in text.plan_lines(plan, explain=True):
             world.say(line)
     expected = {each.label: each.seconds for each in plan.stale}
     with progress(sys.stderr, os.environ, expected) as observe:
         about = world.about(project.root)
-        return project.build(plan, conditions(args, about, observe), prepare=args.prepare)
+        run = conditions(args, about, observe)
+        return project.build(plan, run, prepare=args.prepare, overlay=overlay)
 
 
 def conditions(

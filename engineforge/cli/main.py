@@ -136,6 +136,7 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="plan as if targets of this backend had this version, such as tensorrt=11.4.0.106",
     )
+    _remote(plan)
     plan.add_argument("--paranoid", action="store_true", help="trust nothing remembered, hash all")
 
     build = command("build", "build", "build what is stale")
@@ -143,6 +144,10 @@ def parser() -> argparse.ArgumentParser:
     _selectors(build)
     _running(build)
     _gpus(build)
+    _remote(build)
+    build.add_argument(
+        "--push", choices=("always", "ci", "never"), help="add what is built to the remote store"
+    )
     build.add_argument(
         "--cold",
         action="store_true",
@@ -189,6 +194,37 @@ def parser() -> argparse.ArgumentParser:
     _gpus(verify)
     _common(verify)
 
+    gc = command("gc", "gc", "move what no spec, pin or running process holds to the trash")
+    _paths(gc)
+    gc.add_argument(
+        "--keep-last",
+        type=_positive,
+        metavar="N",
+        default=0,
+        help="keep the newest N engines of each variant",
+    )
+    gc.add_argument(
+        "--older-than", metavar="AGE", help="only what was last used, or held, so long ago: 30d"
+    )
+    gc.add_argument(
+        "--max-size", metavar="SIZE", help="only until all entries fit, unused ones first: 50GiB"
+    )
+    gc.add_argument(
+        "--grace",
+        metavar="AGE",
+        default="1d",
+        help="remove for good what has been in the trash so long (default: 1d; 0 empties it)",
+    )
+    gc.add_argument(
+        "--partial", action="store_true", help="take these for all specs, though there are others"
+    )
+    gc.add_argument(
+        "--dry-run", action="store_true", help="say what would go, and what holds the rest"
+    )
+
+    cache = command("cache", "cache", "say what a cache holds, check it, pin, move and share it")
+    _cache_actions(cache)
+
     for name, text in (
         ("run", "run an engine once, on arrays in files"),
         ("bench", "measure an engine, as trtexec does"),
@@ -207,8 +243,10 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--profile", type=int, metavar="N", help="the optimization profile")
         (_run_arguments if name == "run" else _bench_arguments)(made)
 
-    schema = command("schema", "schema", "print the JSON Schema of specs or of targets.yaml")
-    schema.add_argument("kind", nargs="?", choices=("spec", "targets"), default="spec")
+    schema = command(
+        "schema", "schema", "print the JSON Schema of specs, targets.yaml or engineforge.yaml"
+    )
+    schema.add_argument("kind", nargs="?", choices=("spec", "targets", "settings"), default="spec")
 
     target = command("target", "target", "list targets, or print one for this host")
     target.add_argument("action", choices=("list", "detect"), nargs="?", default="list")
@@ -262,6 +300,50 @@ def _running(made: argparse.ArgumentParser, when: str = "") -> None:
     )
 
 
+def _cache_actions(cache: argparse.ArgumentParser) -> None:
+    actions = cache.add_subparsers(metavar="ACTION", required=True)
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        made = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        made.set_defaults(action=name)
+        _common(made)
+        return made
+
+    action("stats", "count entries and bytes")
+    verify = action("verify", "hash every stored file again, as `engineforge verify` does")
+    verify.set_defaults(
+        module="engineforge.cli.verify",
+        **dict.fromkeys(("paths", "variant", "target"), ()),
+        **dict.fromkeys(("rebuild", "jobs", "keep_going", "timeout", "gpus")),
+    )
+    for name, text in (
+        ("pin", "keep the current plans of variants, whatever their specs say later"),
+        ("unpin", "keep them no longer"),
+    ):
+        made = action(name, text)
+        made.add_argument("labels", nargs="+", metavar="LABEL", help="such as ocr/fp32@rtx-ada")
+        if name == "pin":
+            made.add_argument(
+                "--specs", default="specs", metavar="SPECS", help="their folder (default: specs)"
+            )
+    for name, text in (
+        ("export", "write the entries of specs that are up to date into one file"),
+        ("import", "take the entries of such a file, each byte verified"),
+        ("push", "give the remote store what is up to date here"),
+    ):
+        made = action(name, text)
+        made.set_defaults(module="engineforge.cli.moving")
+        if name != "push":
+            made.add_argument("file", metavar="FILE", help="a tar archive")
+        if name == "push":
+            _remote(made)
+        if name != "import":
+            made.add_argument(
+                "paths", nargs="*", metavar="SPEC", default=["specs"], help="(default: specs)"
+            )
+            _selectors(made)
+
+
 def _run_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--input",
@@ -307,6 +389,15 @@ def _gpus(made: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="only these GPUs, as in CUDA_VISIBLE_DEVICES: numbers or UUIDs, with commas",
     )
+
+
+def _remote(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--remote",
+        metavar="URL",
+        help="a store that machines share: s3://, gs://, az://, https:// or a folder",
+    )
+    made.add_argument("--no-remote", action="store_true", help="use none, whatever the specs say")
 
 
 def _duration(text: str) -> float:

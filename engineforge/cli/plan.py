@@ -14,6 +14,11 @@ def run(args: argparse.Namespace) -> int:
     versions = _versions(args.versions)
     with world.project(args, specs) as project:
         plan = project.plan(specs, world.selection(args), versions=versions, paranoid=args.paranoid)
+        if args.explain and plan.stale and (overlay := world.overlay(args, project)) is not None:
+            from engineforge.project.elsewhere import seek
+
+            plan = world.with_jobs(args, project, plan, versions)
+            seek(plan, overlay)
     if args.json:
         from engineforge.report import data
 

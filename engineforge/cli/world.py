@@ -10,17 +10,21 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engineforge import __version__
 from engineforge.errors import Problem, UsageError
 from engineforge.project.folder import find_root
-from engineforge.project.plans import Selection
+from engineforge.project.plans import Plan, Selection
 from engineforge.project.project import Project
 from engineforge.worker.outcome import Event
 
+if TYPE_CHECKING:
+    from engineforge.store.overlay import Overlay
+
 Observe = Callable[[Event], None]
 _CACHE_VARIABLE = "ENGINEFORGE_CACHE"
+_REMOTE_VARIABLE = "ENGINEFORGE_REMOTE"
 _SHOWN = "CUDA_VISIBLE_DEVICES"
 
 
@@ -46,6 +50,36 @@ def project(args: argparse.Namespace, specs: list[Path]) -> Project:
 def cache(args: argparse.Namespace, root: Path) -> Path:
     chosen = args.cache or os.environ.get(_CACHE_VARIABLE)
     return Path(chosen) if chosen else Path(os.path.normpath(root / os.pardir / "cache"))
+
+
+def overlay(args: argparse.Namespace, project: Project) -> Overlay | None:
+    """The project's store before the one that machines share, where the options, the environment
+    or `engineforge.yaml` name one."""
+    if args.no_remote:
+        return None
+    found = project.settings().remote
+    url = args.remote or os.environ.get(_REMOTE_VARIABLE)
+    if url is None and found is not None:
+        # A folder is meant from where it is written.
+        url = found.url if "://" in found.url else os.path.normpath(project.root / found.url)
+    if url is None:
+        return None
+    push = getattr(args, "push", None) or (found.push if found is not None else "ci")
+    given = push == "always" or (push == "ci" and bool(os.environ.get("CI")))
+    made = project.overlay(url, push=given)
+    if getattr(args, "push", None) == "always" and not made.pushes:
+        raise UsageError(f"--push always: '{made.where}' can only be read")
+    return made
+
+
+def with_jobs(
+    args: argparse.Namespace, project: Project, plan: Plan, versions: Mapping[str, str]
+) -> Plan:
+    """The same plan, with a job for each variant that is stale: one that is remembered to be for
+    other hosts has none."""
+    if all(each.job is not None for each in plan.stale):
+        return plan
+    return project.plan(paths(args), selection(args), versions=versions, jobs=True)
 
 
 def environment(args: argparse.Namespace) -> Mapping[str, str]:

@@ -39,7 +39,22 @@ class EntryMissing:
         return f"its {self.stage} entry {self.key.short} is not in the store"
 
 
-Reason = NeverBuilt | Changed | EntryMissing
+@dataclass(frozen=True, slots=True)
+class BuiltElsewhere:
+    """The store at `where` has what this very plan led to; or, with `changes`, what the variant
+    last led to there, which differs in these."""
+
+    where: str
+    changes: tuple[Change, ...]
+
+    def __str__(self) -> str:
+        if not self.changes:
+            return f"never built here, but elsewhere: it is in {self.where}"
+        differs = ", ".join(str(change) for change in self.changes)
+        return f"never built here; in {self.where} it differs: {differs}"
+
+
+Reason = NeverBuilt | Changed | EntryMissing | BuiltElsewhere
 
 
 @dataclass(frozen=True, slots=True)

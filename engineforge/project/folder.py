@@ -8,8 +8,8 @@ from pathlib import Path
 
 from engineforge.errors import UsageError
 
-TARGETS = "targets.yaml"
-_NOT_SPECS = frozenset({TARGETS, "environments.yaml", "engineforge.yaml"})
+TARGETS, SETTINGS = "targets.yaml", "engineforge.yaml"
+_NOT_SPECS = frozenset({TARGETS, SETTINGS, "environments.yaml"})
 
 
 def find_root(paths: Sequence[Path]) -> Path:

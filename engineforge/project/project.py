@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engineforge.errors import EngineForgeError, HostUnfit, Problem, SpecError, UsageError
-from engineforge.project.folder import TARGETS, spec_files, spec_name
+from engineforge.project.folder import SETTINGS, TARGETS, spec_files, spec_name
 from engineforge.project.plans import Effort, Plan, PlannedVariant, Selection
 from engineforge.project.remembered import up_to_date
 from engineforge.store.index import Index
@@ -20,6 +20,8 @@ from engineforge.worker.outcome import Checked, Failed, Outcome, Reused, Skipped
 if TYPE_CHECKING:  # a no-op build loads none of these
     from engineforge.backends.gpu import GpuUnreadable, HostGpu
     from engineforge.project.reading import Reader
+    from engineforge.spec.settings import Settings
+    from engineforge.store.overlay import Overlay
     from engineforge.target import Target
     from engineforge.worker.importer import Importer
     from engineforge.worker.job import Engine
@@ -44,7 +46,7 @@ class Project:
         self.root = root
         self.store = LocalStore(cache, said)
         self.index = Index(cache)
-        self._environment = environment
+        self._environment, self._said = environment, said
         self._shown = environment.get("CUDA_VISIBLE_DEVICES", "all")
         self._gpus: Sequence[HostGpu] | GpuUnreadable | None = None
         self._helpers: tuple[Importer, Spare] | None = None
@@ -132,19 +134,35 @@ class Project:
         )
         return plan
 
-    def build(self, plan: Plan, conditions: Conditions, *, prepare: bool = False) -> list[Outcome]:
+    def build(
+        self,
+        plan: Plan,
+        conditions: Conditions,
+        *,
+        prepare: bool = False,
+        overlay: Overlay | None = None,
+    ) -> list[Outcome]:
         """Carry a plan out: an outcome for each of its variants, in their order. With `prepare`
-        only what comes before the engine, also for engines that another host has to build."""
+        only what comes before the engine, also for engines that another host has to build; what
+        other machines built already comes from `overlay`, which is given what is built here."""
         jobs = {
             each.label: each.job
             for each in plan.stale
             if each.job is not None and (prepare or each.unfit is None)
         }
+        elsewhere = {
+            each.label: each.job
+            for each in plan.stale
+            if each.job is not None and each.label not in jobs
+        }
         outcomes: dict[str, Outcome] = {}
-        if jobs:
-            with self._worker(conditions) as worker:
+        if jobs or (elsewhere and overlay):
+            with self._worker(conditions, overlay) as worker:
+                if elsewhere and overlay:
+                    found = zip(elsewhere, worker.fetch(list(elsewhere.values())), strict=True)
+                    outcomes = {label: each for label, each in found if not _is_skipped(each)}
                 run = worker.prepare if prepare else worker.build
-                outcomes = dict(zip(jobs, run(list(jobs.values())), strict=True))
+                outcomes |= dict(zip(jobs, run(list(jobs.values())), strict=True))
             if prepare:
                 self.index.forget_planned()
         for variant in plan.variants:
@@ -244,8 +262,36 @@ class Project:
 
         return None if variant.job is None else last_check(self.store, variant.job)
 
+    def settings(self) -> Settings:
+        """What `engineforge.yaml` beside the targets says; SpecError where it is wrong."""
+        from engineforge.spec.load import load
+        from engineforge.spec.settings import Settings, parse_settings
+        from engineforge.spec.validate import validate
+
+        file = self.root / SETTINGS
+        try:
+            text = file.read_bytes()
+        except FileNotFoundError:
+            return Settings()
+        document, problems = load(str(file), text)
+        if document is not None and not problems:
+            problems = validate("settings", document)
+        if document is None or problems:
+            raise SpecError(problems)
+        return parse_settings(document)
+
+    def overlay(self, url: str, *, push: bool) -> Overlay:
+        """This project's store before the one at `url`, which is given what is built where `push`
+        says so. HostUnfit, UsageError or RemoteUnavailable where that one cannot be used."""
+        from engineforge.store.overlay import Overlay
+        from engineforge.store.remote import Remote
+
+        far = Remote.open(url, environment=self._environment, said=self._said)
+        given = push and not far.read_only
+        return Overlay(self.store, far, index=self.index, push=given, said=self._said)
+
     @contextlib.contextmanager
-    def _worker(self, conditions: Conditions) -> Iterator[Worker]:
+    def _worker(self, conditions: Conditions, overlay: Overlay | None = None) -> Iterator[Worker]:
         from engineforge.worker.local import Worker
 
         importer, spare = self._made_helpers()
@@ -257,6 +303,7 @@ class Project:
                 importer=importer,
                 spare=spare,
                 conditions=conditions,
+                overlay=overlay,
             )
 
     def gpus(self) -> Sequence[HostGpu]:
@@ -325,6 +372,10 @@ class Project:
             for helper in self._helpers:
                 self._exit.callback(helper.close)
         return self._helpers
+
+
+def _is_skipped(outcome: Outcome) -> bool:
+    return isinstance(outcome, Skipped)
 
 
 def _must_exist(what: str, asked: Iterable[str], names: set[str]) -> None:

@@ -250,7 +250,7 @@ class Reader:
             engine_there=bool(there),
             missing=tuple(self._missing(job)),
             last=before.key_document if before else None,
-            names=_names(job),
+            names=names_of(job),
         )
 
     def _missing(self, job: Job) -> Iterator[str]:
@@ -267,7 +267,7 @@ class Reader:
         yield "typed"
 
 
-def _names(job: Job) -> dict[str, str]:
+def names_of(job: Job) -> dict[str, str]:
     """What the leaves of a key are that are mere digests."""
     names = {"onnx.model": f"model '{job.model.name}'"}
     for index, file in enumerate(job.external):

@@ -69,15 +69,13 @@ def up_to_date(
     ):
         state: State
         unfit = why_not if why_not and planned.host == _host(shown) else None
-        if unfit is not None:
+        # One that cannot be built here may have come from elsewhere since.
+        if (built := _built(store, index, key)) is not None:
+            state, unfit = UpToDate(built), None
+        elif unfit is not None:
             state = Stale((NeverBuilt(),), tuple(stages))
         else:
-            engine = index.engine_of(key)
-            if engine is None:
-                return None
-            state = UpToDate(Digest(f"sha256:{engine}"))
-            if not index.entry_is_known("engine", engine, store.entry_path("engine", state.engine)):
-                return None
+            return None
         found = PlannedVariant(
             spec=name,
             variant=variant,
@@ -90,6 +88,15 @@ def up_to_date(
             index.know_history(found.label, key, None)
         variants.append(found)
     return variants
+
+
+def _built(store: LocalStore, index: Index, plan: str) -> Digest | None:
+    """The engine that a plan is known to have led to, where it is known to be whole."""
+    if (engine := index.engine_of(plan)) is None:
+        return None
+    key = Digest(f"sha256:{engine}")
+    known = index.entry_is_known("engine", engine, store.entry_path("engine", key))
+    return key if known else None
 
 
 def remember(

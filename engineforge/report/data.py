@@ -6,7 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from engineforge.errors import Problem
-from engineforge.plan.planner import Changed, EntryMissing, NeverBuilt, Reason, UpToDate
+from engineforge.plan.explain import Change
+from engineforge.plan.planner import (
+    BuiltElsewhere,
+    Changed,
+    EntryMissing,
+    NeverBuilt,
+    Reason,
+    UpToDate,
+)
 from engineforge.project.plans import Effort, Plan, PlannedVariant
 from engineforge.store.local import Entry
 from engineforge.worker.outcome import (
@@ -51,8 +59,13 @@ def _reason(reason: Reason) -> dict[str, Any]:
         case EntryMissing(stage=stage, key=key):
             return {"kind": "entry-missing", "stage": stage, "key": key}
         case Changed(changes=changes):
-            leaves = [{"leaf": c.leaf, "before": c.before, "after": c.after} for c in changes]
-            return {"kind": "changed", "changes": leaves}
+            return {"kind": "changed", "changes": _leaves(changes)}
+        case BuiltElsewhere(where=where, changes=changes):
+            return {"kind": "built-elsewhere", "where": where, "changes": _leaves(changes)}
+
+
+def _leaves(changes: Iterable[Change]) -> list[dict[str, object]]:
+    return [{"leaf": c.leaf, "before": c.before, "after": c.after} for c in changes]
 
 
 def named(variant: PlannedVariant) -> dict[str, str]:

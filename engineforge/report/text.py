@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from engineforge.plan.planner import Changed, Stale, UpToDate
+from engineforge.plan.planner import BuiltElsewhere, Changed, Stale, UpToDate
 from engineforge.project.plans import Plan, PlannedVariant
 from engineforge.store.local import Entry
 from engineforge.worker.outcome import (
@@ -43,8 +43,8 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def counted(count: int, noun: str, nouns: str | None = None) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {nouns or noun + 's'}"
 
 
 def plan_lines(plan: Plan, *, explain: bool) -> Iterator[str]:
@@ -74,13 +74,16 @@ def _reasons(variant: PlannedVariant, *, explain: bool) -> Iterator[str]:
             if explain or count > _FEW_CHANGES:
                 yield f"{counted(count, 'thing')} changed"
                 continue
+        if isinstance(reason, BuiltElsewhere) and reason.changes:
+            yield f"never built here; the nearest in {reason.where} differs"
+            continue
         yield str(reason)
 
 
 def _explained(variant: PlannedVariant) -> Iterator[str]:
     if isinstance(variant.state, Stale):
         for reason in variant.state.reasons:
-            if isinstance(reason, Changed):
+            if isinstance(reason, Changed | BuiltElsewhere):
                 yield from (f"            {change}" for change in reason.changes)
 
 

@@ -26,7 +26,7 @@ def schema_bytes() -> bytes:
 
 
 def schema(kind: str) -> dict[str, Any]:
-    """The JSON Schema 2020-12 of one kind of file: `spec` or `targets`."""
+    """The JSON Schema 2020-12 of one kind of file: `spec`, `targets` or `settings`."""
     whole: dict[str, Any] = json.loads(schema_bytes())
     return {**whole, "$ref": f"#/$defs/{kind}"}
 

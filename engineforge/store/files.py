@@ -1,6 +1,7 @@
 """The file operations that the store's promises rest on: durable writes, atomic publishing, locks.
 
-All changes that the store makes on disk go through this file.
+All changes that the store makes on disk go through this file. What a power cut may leave of each
+sequence of them is enumerated in `tests/store/crash`.
 """
 
 from __future__ import annotations
@@ -9,87 +10,133 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from engineforge.store import disk
+
 READ_ONLY = 0o444
 _POLL_SECONDS = 0.05
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file that must not exist, and fsync it; a full disk leaves no file behind."""
-    with path.open("xb") as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
+    """Write a file that must not exist, and fsync it; a full disk leaves no file behind.
+
+    Its name is durable once its folder is synced: `seal_folder` does that.
+    """
+    with _new_file(path, data, durable=True):
+        pass
 
 
 def replace(path: Path, data: bytes, staging: Path, *, durable: bool = True) -> None:
     """Write a whole file in place of another (or none): a reader sees the old one or the new."""
-    temporary = staging / f"replace-{os.getpid()}-{time.monotonic_ns()}"
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    temporary = staging / f"replace-{os.getpid()}-{secrets.token_hex(8)}"
+    with _new_file(temporary, data, durable=durable):
+        disk.rename(temporary, path)
     if durable:
-        sync_folder(path.parent)
+        sync_name(path)
+
+
+@contextlib.contextmanager
+def _new_file(path: Path, data: bytes, *, durable: bool) -> Iterator[None]:
+    """Written and closed; gone where that fails, or what is then done with it."""
+    handle = disk.create(path)
+    try:
+        # Keeps it locked after it is closed, until it has its name: `remove_old` sees that it is
+        # not left over, whatever the clock of the file system says.
+        with _guarded(handle):
+            try:
+                disk.write(handle, path, data)
+                if durable:
+                    disk.sync_file(handle, path)
+            finally:
+                os.close(handle)  # where network file systems tell that the disk was full
+            yield
+    except OSError:
+        with contextlib.suppress(OSError):
+            disk.unlink(path)
+        raise
+
+
+@contextlib.contextmanager
+def _guarded(handle: int) -> Iterator[None]:
+    guard = os.dup(handle)
+    try:
+        with contextlib.suppress(OSError):
+            _flocked(guard, blocking=False)
+        yield
+    finally:
+        os.close(guard)
 
 
 def sync_file(path: Path) -> None:
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        disk.sync_file(file.fileno(), path)
 
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder survive a power cut."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    disk.sync_folder(path)
+
+
+def sync_name(path: Path) -> None:
+    """Make the name of a file or folder survive a power cut, whoever gave it that name.
+
+    So does the name of the folder that it is in: another process may have made that a moment ago,
+    and not have come to sync it, or have been killed before.
+    """
+    disk.sync_folder(path.parent)
+    _sync_name_of_folder(path.parent)
+
+
+def _sync_name_of_folder(folder: Path) -> None:
+    # Somebody else's folder that must not be read cannot be synced either: they made the name.
+    with contextlib.suppress(PermissionError):
+        disk.sync_folder(folder.parent)
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents, each name fsynced in the one above."""
+    """Make a folder and its parents, each name durable before anything is put below it.
+
+    One that is there already is left as it is: `sync_name` of what is put there sees to its name.
+    """
     if path.is_dir():
         return
-    make_folder(path.parent)
+    if path.parent.is_dir():
+        _sync_name_of_folder(path.parent)
+    else:
+        make_folder(path.parent)
     with contextlib.suppress(FileExistsError):
-        path.mkdir()
-        sync_folder(path.parent)
+        disk.mkdir(path)
+    disk.sync_folder(path.parent)
 
 
 def seal_folder(folder: Path) -> None:
     """fsync every file of a staged folder and the folder, and make the files read-only."""
     for file in folder.iterdir():
-        file.chmod(READ_ONLY)
+        disk.chmod(file, READ_ONLY)
         sync_file(file)
-    sync_folder(folder)
+    disk.sync_folder(folder)
 
 
 def publish_folder(staged: Path, final: Path) -> bool:
-    """Move a sealed folder to its name, unless that is taken; False where another was first."""
+    """Move a sealed folder to its name, unless that is taken; False where another was first.
+
+    Either way the name is durable: who was first may not have come to sync it yet.
+    """
     make_folder(final.parent)
     try:
         # rename(2) refuses to replace a folder that holds something: the first one wins.
-        staged.rename(final)
+        disk.rename(staged, final)
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            return False
-        raise
-    sync_folder(final.parent)
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        sync_name(final)
+        return False
+    sync_name(final)
     return True
 
 
@@ -100,22 +147,61 @@ def move_aside(path: Path, folder: Path) -> Path:
         aside = folder / (path.name if number == 0 else f"{path.name}.{number}")
         if aside.exists():
             continue
-        path.rename(aside)
-        sync_folder(folder)
-        sync_folder(path.parent)
+        disk.rename(path, aside)
+        # The new name first: on a file system where a rename between folders is two changes,
+        # what is moved then has two names for a moment, never none.
+        sync_name(aside)
+        disk.sync_folder(path.parent)
         return aside
     raise OSError(errno.EEXIST, "no free name in quarantine", str(folder))
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there, so that it stays removed after a power cut."""
+    with contextlib.suppress(FileNotFoundError):
+        disk.unlink(path)
+    disk.sync_folder(path.parent)
+
+
 def remove_folder(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
+    """Remove a folder with all that is in it, as far as that can be done."""
+    with contextlib.suppress(OSError):
+        if path.is_symlink():
+            return
+        with os.scandir(path) as found:
+            inside = list(found)
+        for each in inside:
+            if each.is_dir(follow_symlinks=False):
+                remove_folder(Path(each))
+            else:
+                with contextlib.suppress(OSError):
+                    disk.unlink(Path(each))
+        disk.rmdir(path)
 
 
 def remove_old(path: Path, before: float) -> None:
-    """Remove a file that was last written before then, if it is still there."""
-    with contextlib.suppress(FileNotFoundError):
-        if path.stat().st_mtime < before:
-            path.unlink()
+    """Remove a file that was last written before then, if it is still there and nobody writes it.
+
+    `before` is in seconds by the clock of the file system, which may have jumped meanwhile.
+    """
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        if path.stat().st_mtime >= before:
+            return
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if _left_over(handle):
+                disk.unlink(path)
+        finally:
+            os.close(handle)
+
+
+def _left_over(handle: int) -> bool:
+    try:
+        return _flocked(handle, blocking=False)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:  # then its age is all there is to go by
+            return True
+        raise
 
 
 @contextlib.contextmanager
@@ -151,13 +237,13 @@ def _holding(
     index, handle = held
     try:
         with contextlib.suppress(OSError):  # on a full disk the holder has no name
-            os.ftruncate(handle, 0)
-            os.write(handle, text.encode())
+            disk.truncate(handle, paths[index])
+            disk.write(handle, paths[index], text.encode())
         yield index
     finally:
         try:
             with contextlib.suppress(OSError):  # then it is an empty file, and free
-                paths[index].unlink(missing_ok=True)
+                disk.unlink(paths[index])
         finally:
             os.close(handle)
 
@@ -179,7 +265,7 @@ def _locked(paths: Sequence[Path], waiting: Callable[[str], None] | None) -> tup
                     holders.append(said or "another process")
             except OSError as error:
                 os.close(handle)
-                if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                if error.errno in _NO_LOCKS:
                     return None
                 raise
             except BaseException:
@@ -193,7 +279,7 @@ def _locked(paths: Sequence[Path], waiting: Callable[[str], None] | None) -> tup
 
 def _opened(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return disk.open_or_create(path)
     except PermissionError:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 

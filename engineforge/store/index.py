@@ -7,31 +7,30 @@ proves itself by what it is filed under, so two processes that save lose work at
 from __future__ import annotations
 
 import errno
-import os
-import time
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from engineforge.digest import Digest, digest_file
+from engineforge.digest import Digest, digest_stream
 from engineforge.store import files
-from engineforge.store.local import plan_path
+from engineforge.store.local import LocalStore, plan_path
+from engineforge.store.manifest import BadManifest, PlanRecord
+from engineforge.store.stats import (
+    FolderStats,
+    Stat,
+    Stats,
+    folder_stats,
+    stat_of,
+    stat_or_none,
+)
+
+__all__ = ["FolderStats", "Index", "Stat", "folder_stats", "stat_of"]
 
 _FORMAT = 3
 _HEADER = b"engineforge index\n"
 _KEPT = 1_000_000
 _TRIES = 3
-_COARSE_NS = 2_000_000_000
-_TICKS, _TICK_SECONDS = 20, 0.002
-
-Stat = tuple[int, int, int, int, int]
-"""device, inode, size, mtime_ns, ctime_ns: ctime cannot be set by hand (bazel#14723)."""
-
-
-FolderStats = list[tuple[str, Stat]]
-"""The files of a folder by name."""
 
 
 class PlannedSpec(msgspec.Struct, array_like=True, frozen=True):
@@ -87,8 +86,9 @@ class _Data(msgspec.Struct, array_like=True):
 class Index:
     """In memory from `load` to `save`. Counts what had to be hashed, in files and bytes."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, stats: Stats | None = None) -> None:
         self._root = root
+        self._stats = stats or Stats(root)
         self._file = root / "index"
         self._data, self._loaded = self._read()
         self._new = _Data()
@@ -113,7 +113,7 @@ class Index:
     def save(self, staging: Path) -> None:
         """Write what is new over what is there, also where another process wrote meanwhile."""
         with files.lock(self._root / "staging" / "locks" / "index.lock", "index"):
-            if _stat_or_none(self._file) != self._loaded:
+            if stat_or_none(self._file) != self._loaded:
                 self._data, _ = self._read()
             if self._planned_anew:
                 self._data.planned.clear()
@@ -127,7 +127,7 @@ class Index:
             body = msgspec.msgpack.encode(self._data)
             checksum = zlib.crc32(body).to_bytes(4, "big")
             files.replace(self._file, _HEADER + checksum + body, staging, durable=False)
-            self._loaded = _stat_or_none(self._file)
+            self._loaded = stat_or_none(self._file)
 
     @property
     def changed(self) -> bool:
@@ -137,6 +137,7 @@ class Index:
         """Trust nothing of what was remembered, but the durations of builds."""
         # What is there already is kept on disk, for those who do trust it.
         self._data = _Data(history=self._data.history, peaks=self._data.peaks)
+        self._new = _Data(history=self._new.history, peaks=self._new.peaks)
         self._loaded = None
 
     def digest(self, path: Path) -> Digest:
@@ -153,13 +154,18 @@ class Index:
             known = self._known_digest(stat)
             if known is not None:
                 return known, stat
-            settled = self._wait_until_settled([stat])
-            digest = digest_file(path)
-            self.count(1, stat[2])
-            if stat_of(path) == stat:
-                if settled:
-                    self._new.digests[f"{stat[0]}:{stat[1]}"] = (stat, str(digest))
-                return digest, stat
+            # Opened once: a name may come to mean another file, and then this one again.
+            with path.open("rb", buffering=0) as file:
+                handle = file.fileno()
+                if stat_of(handle) != stat:
+                    continue
+                will_tell = self._stats.tells_of_changes(handle, path, stat)
+                digest = digest_stream(file)
+                self.count(1, stat[2])
+                if stat_of(handle) == stat:
+                    if will_tell:
+                        self._new.digests[f"{stat[0]}:{stat[1]}"] = (stat, str(digest))
+                    return digest, stat
         raise OSError(errno.EBUSY, "it changes while it is read", str(path))
 
     def count(self, files: int, size: int) -> None:
@@ -176,41 +182,21 @@ class Index:
         known = self._new.digests.get(name) or self._data.digests.get(name)
         return Digest(known[1]) if known and tuple(known[0]) == stat else None
 
-    def _clock(self, device: int) -> tuple[int, bool]:
-        """The time of the file system that holds `device`: a new file's own ctime if the cache is
-        on it (then True), else this host's clock."""
-        probe = self._root / "staging" / f"clock-{os.getpid()}-{time.monotonic_ns()}"
-        try:
-            probe.touch(exist_ok=False)
-            made = probe.stat()
-            probe.unlink()
-        except OSError:
-            return time.time_ns(), False
-        return (made.st_ctime_ns, True) if made.st_dev == device else (time.time_ns(), False)
-
-    def _wait_until_settled(self, stats: Iterable[Stat]) -> bool:
-        """Whether any later change must show in the stats of these files. On the cache's own file
-        system that is waited for, since its clock ticks within milliseconds."""
-        newest = max(stats, key=lambda stat: stat[4], default=None)
-        for _ in range(_TICKS):
-            clock = (0, False) if newest is None else self._clock(newest[0])
-            if newest is None or _settled(newest, clock):
-                return True
-            if not clock[1]:
-                return False
-            time.sleep(_TICK_SECONDS)
-        return False
-
     def entry_is_known(self, stage: str, key: str, folder: Path) -> bool:
         """Whether an entry's files were hashed before, and none was touched since."""
         known = self._new.entries.get(f"{stage}/{key}") or self._data.entries.get(f"{stage}/{key}")
         return known is not None and _untouched(known, folder)
 
     def know_entry(self, stage: str, key: str, stats: FolderStats) -> None:
-        """Remember an entry whose files match its manifest: written by this process, or hashed
-        after `stats` were taken."""
-        if self._wait_until_settled(stat for _, stat in stats):
+        """Remember an entry whose files match its manifest, and had `stats` when they did: written
+        by this process, or hashed after `will_tell`."""
+        folder = LocalStore(self._root).entry_path(stage, Digest(f"sha256:{key}"))
+        if self.will_tell(folder, stats):
             self._new.entries[f"{stage}/{key}"] = KnownEntry(key, stats)
+
+    def will_tell(self, folder: Path, stats: FolderStats) -> bool:
+        """Whether any change to an entry's files from now on gives them other stats than these."""
+        return self._stats.sealed(folder, stats)
 
     def engine_of(self, plan: str) -> str | None:
         """The engine key that a plan is known to have led to, if its record was not touched."""
@@ -221,8 +207,15 @@ class Index:
     def know_engine_of(self, plan: str, engine: str) -> None:
         """Remember a plan whose record has just been read or written."""
         record = plan_path(self._root, plan)
-        stat = _stat_or_none(record)
-        if stat is not None and self._wait_until_settled([stat]):
+        stat = stat_or_none(record)
+        if stat is None or not self._stats.settled([stat]):
+            return
+        # Read after its stat was taken: another process may have put another one in its place.
+        try:
+            found = PlanRecord.from_bytes(record.read_bytes())
+        except (OSError, BadManifest):
+            return
+        if found.key.hex == plan and found.entries.get("engine") == f"sha256:{engine}":
             self._new.entries[f"plan/{plan}"] = KnownEntry(engine, [(record.name, stat)])
 
     def spec(self, fingerprint: str) -> SpecFacts | None:
@@ -274,36 +267,8 @@ class Index:
         self._new.peaks[name] = size
 
 
-def folder_stats(folder: Path) -> FolderStats:
-    return [(name, stat_of(folder / name)) for name in sorted(p.name for p in folder.iterdir())]
-
-
-def stat_of(path: Path) -> Stat:
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
 def _untouched(known: KnownEntry, folder: Path) -> bool:
     try:
         return all(stat_of(folder / name) == tuple(stat) for name, stat in known.files)
     except OSError:
         return False
-
-
-def _stat_or_none(path: Path) -> Stat | None:
-    try:
-        return stat_of(path)
-    except OSError:
-        return None
-
-
-def _settled(stat: Stat, clock: tuple[int, bool]) -> bool:
-    """Whether a change from now on must give the file another stat.
-
-    On the cache's own file system that is so once its clock has moved on past the file's; elsewhere
-    its granularity is unknown, and 2 s (FAT's) are taken, by this host's clock.
-    """
-    now, same_file_system = clock
-    if same_file_system:
-        return stat[4] < now
-    return max(stat[3], stat[4]) + _COARSE_NS <= now

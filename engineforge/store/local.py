@@ -1,35 +1,43 @@
 """The store in a folder: immutable entries by stage and key, and plan records.
 
 A reader sees a whole entry or none. What is broken is moved to `quarantine/`, said, and a miss.
+What nobody needs is moved to `trash/`, and taken back from there when it is needed again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import socket
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engineforge.digest import Digest, digest_file, digest_value
 from engineforge.errors import HostUnfit, StoreCorrupt
-from engineforge.store import files
+from engineforge.store import disk, files, gate
+from engineforge.store.file_system import FileSystem, file_system
 from engineforge.store.manifest import BadManifest, Manifest, PlanRecord, StoredFile
+from engineforge.store.roots import ENTRIES, Notes, Ref, is_over, touch
 
 MANIFEST = "manifest.json"
 ENGINE = "model.engine"
 """In every entry, and in one of the stage `engine`."""
 
 _HALF_WRITTEN_SECONDS = 86_400
-_ENTRIES, _PLANS = "entries-v1", "plans-v1"
+_PLANS = "plans-v1"
 # https://bford.info/cachedir/
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is EngineForge's cache.\n"
 
 
+_SESSION = re.compile(r".+-\d+-[0-9a-f]{8}")
+
 Identity = tuple[int, int, int]
-"""Device, inode and ctime_ns: an inode's number is used again when it is free."""
+"""Device, inode and ctime_ns: an inode's number is used again when it is free. Of an entry, the
+ctime is its manifest's: the folder's changes when the entry is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,14 @@ class LocalStore:
         self.root = root
         self.faults: list[Fault] = []
         self._said = said
+        self._file_system: FileSystem | None = None
+
+    @property
+    def file_system(self) -> FileSystem:
+        """That of a store that was created; looked at once."""
+        if self._file_system is None:
+            self._file_system = file_system(self.root)
+        return self._file_system
 
     def create(self) -> None:
         """Make the folder and its tag; HostUnfit where it cannot be written."""
@@ -85,7 +101,7 @@ class LocalStore:
             ) from error
 
     def entry_path(self, stage: str, key: Digest) -> Path:
-        return self.root / _ENTRIES / stage / key.hex[:2] / key.hex
+        return Ref(stage, key).path(self.root)
 
     def plan_path(self, key: Digest) -> Path:
         return plan_path(self.root, key.hex)
@@ -188,7 +204,12 @@ class LocalStore:
         """Publish what a plan led to; last, when its entries are published."""
         path = self.plan_path(record.key)
         files.make_folder(path.parent)
-        files.replace(path, record.to_bytes(), staging)
+        # A collection that has not seen this record must see that its entries are used.
+        with gate.using(self.root):
+            for stage, key in record.entries.items():
+                if touch(folder := self.entry_path(stage, key)):
+                    files.sync_name(folder)  # its publisher may have been killed before it did that
+            files.replace(path, record.to_bytes(), staging)
 
     def publish(
         self,
@@ -216,15 +237,30 @@ class LocalStore:
         for _ in range(2):
             if files.publish_folder(staged, final):
                 return Entry(final, manifest, _identity(final) or (0, 0, 0)), True
+            with gate.using(self.root):
+                touch(final)  # or it might be collected when it has just been adopted
             # Where that one is broken, this moves it aside.
             if (first := self.get(stage, key)) is not None:
                 files.remove_folder(staged)
                 return first, False
         raise StoreCorrupt(f"'{final}' is corrupt, and cannot be replaced", hint="remove it")
 
+    def take_back(self, stage: str, key: Digest) -> bool:
+        """Move an entry that was collected out of the trash; whether there was one."""
+        ref = Ref(stage, key)
+        trash = ref.trash(self.root)
+        if not trash.is_dir():
+            return False
+        with gate.using(self.root):
+            touch(trash)  # beforehand: it is never seen in its place as one that nobody uses
+            try:
+                return files.publish_folder(trash, ref.path(self.root))
+            except FileNotFoundError:  # removed for good, or taken back by another process
+                return False
+
     def entries(self, stage: str) -> Iterator[Entry]:
         """Every entry of a stage, by key. Broken ones are quarantined on the way."""
-        for path in sorted((self.root / _ENTRIES / stage).glob("??/*")):
+        for path in sorted((self.root / ENTRIES / stage).glob("??/*")):
             try:
                 key = Digest(f"sha256:{path.name}")
             except ValueError:
@@ -233,61 +269,85 @@ class LocalStore:
                 yield entry
 
     def stages(self) -> list[str]:
-        folder = self.root / _ENTRIES
+        folder = self.root / ENTRIES
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
         """Work in progress of this process, gone when it ends; that of dead ones goes first."""
         self.create()
+        if self._file_system is None and self.file_system.note:
+            self._said(f"note: {self.file_system.note}")
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         folder = self.root / "staging" / name
         with contextlib.ExitStack() as stack:
             with self._writing():
                 lock = folder.with_name(f"{name}.lock")
                 stack.enter_context(files.lock(lock, name))
-                self._sweep(lock.stat().st_mtime)
-                folder.mkdir()
+                began = lock.stat().st_mtime
+                self._sweep(began)
+                disk.mkdir(folder)
             stack.callback(files.remove_folder, folder)
-            yield Session(self.root, folder)
+            session = Session(self.root, folder, began)
+            stack.callback(session.end)
+            yield session
 
     def _sweep(self, now: float) -> None:
         """Remove the staging folders of processes that are gone, and half-written files; `now` by
         the clock of their file system."""
         for path in (self.root / "staging").iterdir():
             if path.suffix == ".lock":
-                if (handle := files.try_lock(path)) is not None:
+                reliable = self.file_system.locks == "reliable"
+                if (handle := is_over(path, reliable=reliable, now=now)) is not None:
                     folder = path.with_suffix("")
                     files.remove_folder(folder)
                     # A child that outlives its process for a moment may still write there: then
                     # the lock stays, as the name by which the next session finds the folder.
                     if not folder.exists():
-                        path.unlink(missing_ok=True)
+                        with contextlib.suppress(FileNotFoundError):
+                            disk.unlink(path)
                     os.close(handle)
             elif not path.is_dir():
                 files.remove_old(path, now - _HALF_WRITTEN_SECONDS)
+            elif _SESSION.fullmatch(path.name) and not path.with_name(f"{path.name}.lock").exists():
+                # A power cut kept the folder and lost the lock, or a disk refused to remove it. A
+                # session has its lock from before it makes the folder until it has removed it.
+                files.remove_folder(path)
 
 
 def _identity(path: Path) -> Identity | None:
     try:
-        found = path.stat()
+        found = changed = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_ctime_ns
+    if stat.S_ISDIR(found.st_mode):
+        with contextlib.suppress(OSError):
+            changed = (path / MANIFEST).stat()
+    return found.st_dev, found.st_ino, changed.st_ctime_ns
 
 
 class Session:
-    """One process's share of `staging/`, and the locks that it takes on keys."""
+    """One process's share of `staging/`, the entries that it relies on, and the locks that it
+    takes on keys. `began` is in seconds, by the clock of the file system."""
 
-    def __init__(self, root: Path, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, root: Path, folder: Path, began: float) -> None:
+        self.folder, self.began = folder, began
         self._locks = root / "staging" / "locks"
+        self._notes = Notes(root, folder)
+
+    def uses(self, stage: str, key: Digest) -> bool:
+        """Rely on an entry until the session ends: no collection takes it from now on. To be
+        called before one looks for it; whether there is one."""
+        return self._notes.add(Ref(stage, key))
+
+    def end(self) -> None:
+        self._notes.end()
 
     @contextlib.contextmanager
     def staged(self) -> Iterator[Path]:
         """A new folder to fill and publish; what is left of it is removed."""
         folder = self.folder / secrets.token_hex(8)
-        folder.mkdir()
+        disk.mkdir(folder)
         try:
             yield folder
         finally:

@@ -17,6 +17,7 @@ def whole(store: LocalStore, index: Index, stage: str, key: Digest) -> Entry | N
         return entry
     try:
         stats = folder_stats(entry.path)  # before they are read: what changes then is not known
+        will_tell = index.will_tell(entry.path, stats)
     except FileNotFoundError:
         return None  # moved away by another process
     broken = store.broken_files(entry)
@@ -25,5 +26,6 @@ def whole(store: LocalStore, index: Index, stage: str, key: Digest) -> Entry | N
     if broken:
         store.quarantine(entry, "; ".join(broken))
         return None
-    index.know_entry(stage, key.hex, stats)
+    if will_tell:
+        index.know_entry(stage, key.hex, stats)
     return entry

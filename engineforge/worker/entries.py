@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from engineforge.digest import digest_value, document
+from engineforge.digest import Digest, digest_value, document
 from engineforge.errors import StoreCorrupt
 from engineforge.store.index import Index, folder_stats
 from engineforge.store.local import Entry, LocalStore, Session
@@ -33,12 +33,19 @@ class Obtained:
 
 
 class Entries:
-    """What the stages of a run obtain; for all its threads."""
+    """What the stages of a run obtain; for all its threads. What is not here is asked for
+    `elsewhere` before it is made."""
 
     def __init__(
-        self, store: LocalStore, session: Session, index: Index, now: Callable[[], datetime]
+        self,
+        store: LocalStore,
+        session: Session,
+        index: Index,
+        now: Callable[[], datetime],
+        elsewhere: Callable[[str, Digest], Entry | None] = lambda _stage, _key: None,
     ) -> None:
         self._store, self._session, self.index, self._now = store, session, index, now
+        self._elsewhere = elsewhere
         self._making: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -55,6 +62,7 @@ class Entries:
         """
         key_document = document(key)
         digest = digest_value(key_document)
+        self._session.uses(stage, digest)  # before it is looked for, or it might be collected
         if (entry := whole(self._store, self.index, stage, digest)) is not None:
             return Obtained(entry, "nothing that it depends on has changed")
         waited: list[str] = []
@@ -71,9 +79,19 @@ class Entries:
             if (entry := whole(self._store, self.index, stage, digest)) is not None:
                 by = waited[-1] if waited else "another variant of this run"
                 return Obtained(entry, f"built by {by}")
+            if (entry := self._taken_back(stage, digest)) is not None:
+                return Obtained(entry, "taken back from the trash")
+            if (entry := self._elsewhere(stage, digest)) is not None:
+                return Obtained(entry, "built elsewhere")
             with self._session.staged() as staged:
                 made = make(staged)
                 return Obtained(self._publish(staged, stage, key_document, made), None)
+
+    def _taken_back(self, stage: str, key: Digest) -> Entry | None:
+        """An entry that was collected, and is not removed for good yet."""
+        if not self._store.take_back(stage, key):
+            return None
+        return whole(self._store, self.index, stage, key)
 
     def _one_of_this_run(self, name: str) -> threading.Lock:
         with self._lock:

@@ -12,8 +12,9 @@ from engineforge.checks.latency import latency_failures
 from engineforge.digest import Digest, document
 from engineforge.errors import EngineForgeError
 from engineforge.store.index import Index
-from engineforge.store.local import ENGINE, LocalStore, Session
+from engineforge.store.local import ENGINE, Entry, LocalStore, Session
 from engineforge.store.manifest import PlanRecord
+from engineforge.store.overlay import Overlay
 from engineforge.worker.building import Building
 from engineforge.worker.chain import Chain, Model
 from engineforge.worker.conditions import Conditions
@@ -36,6 +37,7 @@ from engineforge.worker.outcome import (
 )
 from engineforge.worker.rebuilding import Rebuilding
 from engineforge.worker.running import INTERRUPTED, Halted, Running
+from engineforge.worker.sharing import Sharing
 from engineforge.worker.spare import Spare
 from engineforge.worker.stage import Stage
 
@@ -57,11 +59,19 @@ class Worker:
         importer: Importer,
         spare: Spare,
         conditions: Conditions,
+        overlay: Overlay | None = None,
     ) -> None:
         self._store, self._session, self._index = store, session, index
         self._importer, self._conditions = importer, conditions
         self._running = Running()
-        entries = Entries(store, session, index, conditions.now)
+        self._sharing: Sharing | None = None
+        elsewhere: Callable[[str, Digest], Entry | None] = _nowhere
+        if overlay is not None:
+            self._sharing = Sharing(
+                overlay, store.root, session, running=self._running, tell=conditions.observe
+            )
+            elsewhere = self._sharing.fetch
+        entries = Entries(store, session, index, conditions.now, elsewhere)
         stage = Stage(store, session, entries, running=self._running, conditions=conditions)
         self._chain = Chain(stage, importer)
         self._building = Building(stage, spare)
@@ -76,6 +86,10 @@ class Worker:
     def build(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The outcomes in the order of the jobs. KeyboardInterrupt kills the children first."""
         return self._run(jobs, self._build)
+
+    def fetch(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """The same for jobs that this host cannot build: what other machines have of them."""
+        return self._run(jobs, self._fetch)
 
     def prepare(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The same up to the engine: what needs no GPU."""
@@ -131,6 +145,8 @@ class Worker:
             for each in self._on_gpus.values():
                 each.shutdown(wait=True, cancel_futures=True)
             self._on_gpus.clear()
+            if self._sharing is not None:
+                self._sharing.finish()
 
     def _on_gpu(self, job: Job, carry_out: Callable[[Job], _Found]) -> Future[_Found]:
         """Carry out the rest of a job on a thread of the GPUs that it may use, one for each GPU,
@@ -212,7 +228,23 @@ class Worker:
             return self._on_gpu(job, lambda job: self._rebuilding.rebuilt(job, model, entry))
         return self._rebuilding.rebuilt(job, model, entry)
 
+    def _fetch(self, job: Job) -> Outcome:
+        self._imported_one()
+        return self._fetched(job) or Skipped(why="no other machine has built it", unfit=True)
+
+    def _fetched(self, job: Job) -> Outcome | None:
+        """What another machine has built by this very plan."""
+        if self._sharing is None or (entry := self._sharing.engine(job)) is None:
+            return None
+        engine = entry.manifest.key
+        self._record(job, {"engine": engine}, None)
+        why = f"built elsewhere, from {self._sharing.where}"
+        return Reused(engine=engine, path=entry.file(ENGINE), why=why)
+
     def _build(self, job: Job) -> _Found:
+        if (fetched := self._fetched(job)) is not None:
+            self._imported_one()
+            return fetched
         _, model, entries = self._models(job)
         if job.gpus and self._building.there(job, model) is None:
             return self._on_gpu(job, lambda job: self._engine(job, model, entries))
@@ -222,11 +254,12 @@ class Worker:
         obtained = self._building.engine(job, model)
         engine, path = obtained.entry.manifest.key, obtained.entry.file(ENGINE)
         entries["engine"] = engine
-        if obtained.why is not None:
-            self._record(job, entries, None)
-            return Reused(engine=engine, path=path, why=obtained.why)
         seconds: float = obtained.entry.manifest.record["seconds"]
-        self._record(job, entries, seconds)
+        self._record(job, entries, seconds if obtained.why is None else None)
+        if self._sharing is not None:
+            self._sharing.push(job)
+        if obtained.why is not None:
+            return Reused(engine=engine, path=path, why=obtained.why)
         return Built(engine=engine, path=path, seconds=seconds)
 
     def _record(self, job: Job, entries: dict[str, Digest], seconds: float | None) -> None:
@@ -289,6 +322,10 @@ class Worker:
         key = check_key(job, source.digests, typed.digests)
         entry = self._measuring.measured(job, source, typed, stage=SENSITIVITY, key=key)
         return Ranked(entry=entry.manifest.key, measured=read_measured(entry))
+
+
+def _nowhere(_stage: str, _key: Digest) -> None:
+    return None
 
 
 def _result(future: Future[_Found]) -> Outcome:

@@ -78,6 +78,7 @@ class Stage:
 
     def there(self, stage: str, key: Digest) -> Entry | None:
         """The entry of a key, if it is there whole; nothing is made."""
+        self.session.uses(stage, key)
         return whole(self.store, self._entries.index, stage, key)
 
     def record(self, more: Mapping[str, object]) -> dict[str, object]:

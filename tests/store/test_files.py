@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from engineforge.store import files
+from engineforge.store import disk, files
 from tests.store.conftest import Mount
 
 # Adds one to a number in a file, in steps that interleave where nothing excludes.
 _COUNT = """
 import sys, time
 from pathlib import Path
-from engineforge.store import files
+from engineforge.store import disk, files
 lock, number, times = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 for _ in range(times):
     with files.lock(lock, "counting"):
@@ -32,7 +32,7 @@ for _ in range(times):
 _HOLD = """
 import sys, time
 from pathlib import Path
-from engineforge.store import files
+from engineforge.store import disk, files
 with files.lock(Path(sys.argv[1]), "PID 1 on nowhere"):
     print("held", flush=True)
     time.sleep(60)
@@ -165,6 +165,62 @@ def test_what_is_moved_aside_never_replaces_what_is_there(tmp_path: Path) -> Non
         (tmp_path / "file").write_text(text)
         files.move_aside(tmp_path / "file", tmp_path / "aside")
     assert sorted(each.read_text() for each in (tmp_path / "aside").iterdir()) == ["a", "b", "c"]
+
+
+def test_a_removed_folder_takes_nothing_with_it_that_a_link_leads_to(tmp_path: Path) -> None:
+    kept, gone = tmp_path / "kept", tmp_path / "gone"
+    for folder in (kept, gone, gone / "deep"):
+        folder.mkdir()
+    (kept / "file").write_text("kept")
+    (gone / "deep" / "file").write_text("gone")
+    (gone / "link").symlink_to(kept)
+    files.remove_folder(gone)
+    assert not gone.exists()
+    assert (kept / "file").read_text() == "kept"
+
+
+def test_a_link_to_a_folder_is_not_removed_as_one(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("kept")
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    files.remove_folder(tmp_path / "link")
+    assert (tmp_path / "link" / "file").read_text() == "kept"
+
+
+def test_of_a_folder_all_is_removed_that_can_be(tmp_path: Path) -> None:
+    def refuse(change: disk.Change) -> None:
+        if change.path.name == "b":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "gone").mkdir()
+    for name in "abc":
+        (tmp_path / "gone" / name).touch()
+    with disk.watched(refuse):
+        files.remove_folder(tmp_path / "gone")
+    assert [each.name for each in (tmp_path / "gone").iterdir()] == ["b"]
+
+
+def test_removing_a_file_that_is_gone_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for _ in range(2):
+        files.remove_file(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_watcher_is_told_of_a_change_before_it_happens_and_by_its_own_thread_only(
+    tmp_path: Path,
+) -> None:
+    told: list[tuple[str, bool]] = []
+
+    def watch(change: disk.Change) -> None:
+        told.append((change.path.name, change.path.exists()))
+
+    with disk.watched(watch), ThreadPoolExecutor(1) as pool:
+        pool.submit(disk.mkdir, tmp_path / "by another").result()
+        disk.mkdir(tmp_path / "by this one")
+    disk.mkdir(tmp_path / "when nobody watches")
+    assert told == [("by this one", False)]
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_write_new_never_replaces(tmp_path: Path) -> None:

@@ -1,0 +1,208 @@
+"""`engineforge gc`: takes away what no spec, pin or running process holds."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engineforge.cli import world
+from engineforge.errors import UsageError
+from engineforge.project.folder import find_root
+from engineforge.project.roots import about, all_given, spec_roots
+from engineforge.report.text import size
+from engineforge.store import gc
+from engineforge.store.local import LocalStore
+from engineforge.store.pins import Pins
+from engineforge.store.roots import TRASH, Living, Ref
+
+_SECONDS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def run(args: argparse.Namespace) -> int:
+    policy = _policy(args)
+    projects = _projects(args)
+    cache = _one_cache(args, projects)
+    if not cache.is_dir():
+        raise UsageError(f"there is no cache at '{cache}'", hint="name it with --cache")
+    store = LocalStore(cache, world.say)
+    with contextlib.ExitStack() as stack:
+        # It lives before anything is looked at: what is used from now on is not taken.
+        session = None if args.dry_run else stack.enter_context(store.session())
+        if session is not None and store.file_system.locks != "reliable":
+            world.say(
+                f"note: on '{store.file_system.kind}', locks may not hold between hosts: "
+                "run this while none of the others builds"
+            )
+        roots = [
+            gc.Root(by=f"pin of {pin.label}, since {pin.since}", plan=pin.plan)
+            for pin in Pins(store).all()
+        ]
+        for root, paths in projects.items():
+            with world.project(args, paths) as project:
+                if not args.partial:
+                    all_given(root, paths)
+                roots += spec_roots(project, paths)
+        now = world.now().timestamp()
+        reliable = store.file_system.locks == "reliable"
+        living = Living(cache, reliable=reliable, now=session.began if session else now)
+        seen = gc.survey(store, about)
+        decision = gc.decide(seen, roots, policy, living, now)
+        if session is None:
+            spared = {}
+            purged = [
+                (path, gc.size_of(path))
+                for path, since in gc.in_trash(store)
+                if gc.is_due(since, now, policy.grace)
+            ]
+        else:
+            moved = gc.collect(store, seen, decision, living)
+            spared = {ref: why for ref, why in moved if why is not None}
+            purged = list(gc.purge(store, session, now, policy.grace))
+    names = {path.relative_to(cache / TRASH).as_posix(): count for path, count in purged}
+    done = _Done(seen, decision, spared, names)
+    if args.json:
+        world.print_json(_as_json(args, policy, done))
+    else:
+        _print(args, policy, done)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """`spared` came to be used meanwhile; `purged` are bytes, by path in the trash."""
+
+    seen: gc.Survey
+    decision: gc.Decision
+    spared: Mapping[Ref, str]
+    purged: Mapping[str, int]
+
+    @property
+    def gone(self) -> list[Ref]:
+        return [ref for ref in self.decision.gone if ref not in self.spared]
+
+    @property
+    def stays(self) -> int:
+        """Bytes of all entries that are left."""
+        return _total(self.seen, self.seen.entries) - _total(self.seen, self.gone)
+
+
+def _projects(args: argparse.Namespace) -> dict[Path, list[Path]]:
+    """The folders of specs that are meant, each with what was given of it: several projects may
+    share a cache."""
+    found: dict[Path, list[Path]] = {}
+    by_place: dict[Path, Path] = {}
+    for path in world.paths(args):
+        root = find_root([path])
+        root = by_place.setdefault(root.resolve(), root)
+        found.setdefault(root, []).append(path)
+    return found
+
+
+def _one_cache(args: argparse.Namespace, roots: Mapping[Path, Sequence[Path]]) -> Path:
+    caches = {(cache := world.cache(args, root)).resolve(): cache for root in roots}
+    if len(caches) > 1:
+        raise UsageError(
+            "these specs have different caches: " + ", ".join(f"'{each}'" for each in caches),
+            hint="collect one after the other, or name the cache that they share with --cache",
+        )
+    return next(iter(caches.values()))
+
+
+def _policy(args: argparse.Namespace) -> gc.Policy:
+    grace = _seconds("--grace", args.grace)
+    return gc.Policy(
+        keep_last=args.keep_last,
+        older_than=None if args.older_than is None else _seconds("--older-than", args.older_than),
+        max_size=None if args.max_size is None else _bytes("--max-size", args.max_size),
+        grace=grace,
+    )
+
+
+def _seconds(option: str, text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d|w)", text)
+    if found is None and text != "0":
+        raise UsageError(f"{option}: '{text}' is no time", hint="such as 90min, 12h, 30d or 2w")
+    return 0.0 if found is None else float(found[1]) * _SECONDS[found[2]]
+
+
+def _bytes(option: str, text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)", text)
+    if found is None and text != "0":
+        raise UsageError(f"{option}: '{text}' is no size", hint="such as 500MiB or 50GiB")
+    return 0 if found is None else int(float(found[1]) * _BYTES[found[2]])
+
+
+def _total(seen: gc.Survey, refs: Iterable[Ref]) -> int:
+    return sum(seen.entries[ref].size for ref in refs)
+
+
+def _as_json(args: argparse.Namespace, policy: gc.Policy, done: _Done) -> dict[str, Any]:
+    def described(ref: Ref) -> dict[str, Any]:
+        found = done.seen.entries[ref]
+        return {
+            "stage": ref.stage,
+            "key": ref.key,
+            "label": found.label,
+            "bytes": found.size,
+            "last_used": found.used,
+        }
+
+    decision = done.decision
+    return {
+        "format": 1,
+        "dry_run": args.dry_run,
+        "removed": [{**described(ref), "why": decision.gone[ref]} for ref in done.gone],
+        "kept": [
+            *({**described(ref), "by": list(by)} for ref, by in sorted(decision.held.items())),
+            *({**described(ref), "by": []} for ref in sorted(decision.left)),
+            *({**described(ref), "by": [why]} for ref, why in sorted(done.spared.items())),
+        ],
+        "purged": [{"path": name, "bytes": count} for name, count in done.purged.items()],
+        "bytes": {
+            "removed": _total(done.seen, done.gone),
+            "kept": done.stays,
+            "held": _total(done.seen, decision.held),
+            "purged": sum(done.purged.values()),
+        },
+        "exceeds_max_size": policy.max_size is not None and done.stays > policy.max_size,
+    }
+
+
+def _print(args: argparse.Namespace, policy: gc.Policy, done: _Done) -> None:
+    def line(what: str, ref: Ref, why: str) -> str:
+        found = done.seen.entries[ref]
+        name = f"{ref.stage} {ref.key.short}"
+        return f"{what}  {name:26}  {size(found.size):>10}  {found.label}: {why}"
+
+    decision = done.decision
+    for ref in done.gone:
+        print(line("goes" if args.dry_run else "gone", ref, decision.gone[ref]))
+    kept = dict(done.spared)
+    if args.dry_run:
+        kept |= decision.left
+        kept |= {ref: ", ".join(by) for ref, by in sorted(decision.held.items())}
+    for ref, why in kept.items():
+        print(line("kept", ref, why))
+    sys.stdout.flush()
+    count, would = len(done.gone), "would be " if args.dry_run else ""
+    world.say(
+        f"{count} {'entry' if count == 1 else 'entries'} ({size(_total(done.seen, done.gone))}) "
+        f"{would}moved to the trash; {len(done.purged)} ({size(sum(done.purged.values()))}) "
+        f"{would}removed from it for good; {len(done.seen.entries) - count} kept "
+        f"({size(done.stays)})"
+    )
+    if policy.max_size is not None and done.stays > policy.max_size:
+        held = _total(done.seen, decision.held)
+        why = (
+            f"what specs, pins and running processes hold takes {size(held)}"
+            if held > policy.max_size
+            else "the rest was used too lately, or meanwhile"
+        )
+        world.say(f"note: more than {size(policy.max_size)} is left: {why}")

@@ -1,0 +1,332 @@
+"""Entries and plan records as one file, for machines that no network joins: an uncompressed tar
+with what a remote store would hold, manifests first, so that it is read once from start to end."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import secrets
+import shutil
+import tarfile
+from collections import Counter as Tally
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, cast
+
+from engineforge.digest import Digest
+from engineforge.errors import EngineForgeError, StoreCorrupt, UsageError
+from engineforge.store import files, layout
+from engineforge.store.local import Entry, LocalStore, Session
+from engineforge.store.manifest import BadManifest, Manifest, PlanRecord, StoredFile
+from engineforge.store.objects import CHUNK
+from engineforge.store.transfer import Counter, Progress
+
+_LARGEST_DOCUMENT = 64 << 20
+
+
+class BadArchive(EngineForgeError):
+    """The file is not what was exported; the message says which member is wrong."""
+
+    exit_code = StoreCorrupt.exit_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What was written, or what was new here, and what was here already; `bytes` of files."""
+
+    entries: int
+    records: int
+    bytes: int
+    known: int = 0
+
+
+def export(
+    store: LocalStore,
+    records: Sequence[PlanRecord],
+    file: Path,
+    *,
+    entries: Sequence[Entry] = (),
+    progress: Progress | None = None,
+) -> Counts:
+    """Write these plan records with their entries, and further entries, to a file that is there
+    whole or not at all. The same ones come to the same bytes. StoreCorrupt where an entry is
+    missing or is not what its manifest says (then it is quarantined), UsageError where the file
+    cannot be written."""
+    wanted = {(each.manifest.stage, each.manifest.key): each for each in entries}
+    for record in records:
+        for stage, key in record.entries.items():
+            if (stage, key) not in wanted:
+                wanted[stage, key] = _present(store, stage, key)
+    blobs: dict[StoredFile, tuple[Entry, str]] = {}
+    documents: dict[str, bytes] = {}
+    for (stage, key), entry in wanted.items():
+        documents[layout.entry_path(stage, key)] = entry.manifest.to_bytes()
+        for name, stored in entry.manifest.files.items():
+            blobs.setdefault(stored, (entry, name))
+    plans = {layout.plan_path(record.key): record.to_bytes() for record in records}
+    total = sum(stored.size for stored in blobs)
+    counter = Counter(total, progress)
+    with (
+        _written(file) as out,
+        tarfile.TarFile(fileobj=out, mode="w", format=tarfile.PAX_FORMAT, copybufsize=CHUNK) as tar,
+    ):
+        for path, data in (*sorted(documents.items()), *sorted(plans.items())):
+            tar.addfile(_member(path, len(data)), io.BytesIO(data))
+        for stored in sorted(blobs, key=lambda each: each.sha256):
+            entry, name = blobs[stored]
+            _add(store, tar, entry, name, counter)
+    return Counts(entries=len(documents), records=len(plans), bytes=total)
+
+
+def _present(store: LocalStore, stage: str, key: Digest) -> Entry:
+    entry = store.get(stage, key)
+    if entry is None:
+        raise StoreCorrupt(
+            f"the {stage} entry {key.short} of a plan is not in the cache",
+            hint="build it again",
+        )
+    return entry
+
+
+def _member(path: str, size: int) -> tarfile.TarInfo:
+    # Neither times nor users: the same entries are the same archive, wherever it was made.
+    member = tarfile.TarInfo(path)
+    member.size = size
+    return member
+
+
+class _Hashing:
+    """A reader for tarfile that hashes what it hands on."""
+
+    def __init__(self, file: IO[bytes], counter: Counter) -> None:
+        self.sha = hashlib.sha256()
+        self._file, self._counter = file, counter
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.sha.update(data)
+        self._counter.add(len(data))
+        return data
+
+
+def _add(
+    store: LocalStore, tar: tarfile.TarFile, entry: Entry, name: str, counter: Counter
+) -> None:
+    stored, path = entry.manifest.files[name], entry.file(name)
+    try:
+        with path.open("rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size != stored.size:
+                why = f"'{name}' has another size than its manifest says"
+            else:
+                reader = _Hashing(file, counter)
+                member = _member(layout.blob_path(stored.sha256), stored.size)
+                tar.addfile(member, cast("IO[bytes]", reader))
+                if reader.sha.hexdigest() == stored.sha256.hex:
+                    return
+                why = f"'{name}' is not what its manifest says"
+    except FileNotFoundError:
+        why = f"'{name}' is missing"
+    store.quarantine(entry, why)
+    raise StoreCorrupt(
+        f"the {entry.manifest.stage} entry {entry.manifest.key.short} is corrupt: {why}",
+        hint="nothing was exported: build it again",
+    )
+
+
+@contextlib.contextmanager
+def _written(file: Path) -> Iterator[IO[bytes]]:
+    """A file that takes its name when it is whole and on the disk."""
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+        files.sync_folder(file.parent)
+    except OSError as error:
+        raise UsageError(
+            f"'{file}' cannot be written: {error.strerror or error}",
+            hint="give another path, or make room",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(slots=True)
+class _Contents:
+    """What an archive holds, as far as it was read."""
+
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    records: dict[str, PlanRecord] = field(default_factory=dict)
+    blobs: dict[str, int] = field(default_factory=dict)
+    """Sizes by path."""
+    lacking: list[Manifest] | None = None
+    """What this store did not have when the first blob was come to."""
+    wanted: frozenset[Digest] = frozenset()
+
+    def compare(self, store: LocalStore) -> None:
+        """Find out, once, what is to be published, and of which blobs."""
+        if self.lacking is None:
+            every = self.manifests.values()
+            self.lacking = [each for each in every if store.get(each.stage, each.key) is None]
+            self.wanted = frozenset(
+                stored.sha256 for each in self.lacking for stored in each.files.values()
+            )
+
+
+def import_(
+    file: Path, store: LocalStore, session: Session, *, progress: Progress | None = None
+) -> Counts:
+    """Publish what an archive holds and this store lacks, entries before records, after every
+    digest and seal of the archive was checked. BadArchive where anything is wrong with it: then
+    nothing was published. OSError where this disk is full."""
+    contents = _Contents()
+    with session.staged() as staged, _opened(file) as tar:
+        size = file.stat().st_size
+        for member in _members(tar):
+            match layout.parse(member.name):
+                case layout.EntryName(stage, key) if not contents.blobs:
+                    data = _document(tar, member)
+                    with _named(member):
+                        manifest = layout.entry_manifest(data, stage, key)
+                    contents.manifests[member.name] = manifest
+                case layout.PlanName(key) if not contents.blobs:
+                    data = _document(tar, member)
+                    with _named(member):
+                        record = PlanRecord.from_bytes(data)
+                        if record.key != key:
+                            raise BadManifest("it is the record of another plan")
+                    contents.records[member.name] = record
+                case layout.Blob(digest):
+                    contents.compare(store)
+                    to = staged / digest.hex if digest in contents.wanted else None
+                    _extract(tar, member, digest, to)
+                    contents.blobs[member.name] = member.size
+                case None:
+                    raise BadArchive(f"'{member.name}' does not belong in an archive of entries")
+                case _:
+                    raise BadArchive(f"'{member.name}' is out of order")
+            if progress is not None:
+                progress(min(tar.offset, size), size)
+        contents.compare(store)
+        _complete(store, contents, file)
+        return _publish(store, session, contents, staged)
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.TarFile(file) as tar:
+            yield tar
+    except tarfile.TarError as error:
+        raise BadArchive(
+            f"'{file}' is cut off, or no archive of entries: {error}",
+            hint="copy it again",
+        ) from error
+    except FileNotFoundError as error:
+        if error.filename != str(file):
+            raise
+        raise UsageError(f"there is no '{file}'") from error
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    seen: set[str] = set()
+    for member in tar:
+        if not member.isreg() or member.issparse():
+            raise BadArchive(f"'{member.name}' is no plain file")
+        if member.name in seen:
+            raise BadArchive(f"'{member.name}' is there twice")
+        seen.add(member.name)
+        yield member
+
+
+@contextlib.contextmanager
+def _named(member: tarfile.TarInfo) -> Iterator[None]:
+    try:
+        yield
+    except BadManifest as error:
+        raise BadArchive(f"'{member.name}' is corrupt: {error}", hint="copy it again") from error
+
+
+def _document(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if member.size > _LARGEST_DOCUMENT:
+        raise BadArchive(f"'{member.name}' has {member.size} bytes, which none has")
+    return b"".join(_pieces(tar, member))
+
+
+def _pieces(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
+    reader, left = tar.extractfile(member), member.size
+    while reader is not None and left:
+        piece = reader.read(min(left, CHUNK))
+        if not piece:
+            raise BadArchive(f"'{member.name}' is cut off", hint="copy it again")
+        left -= len(piece)
+        yield piece
+
+
+def _extract(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, digest: Digest, to: Path | None
+) -> None:
+    sha = hashlib.sha256()
+    with contextlib.ExitStack() as stack:
+        out = None if to is None else stack.enter_context(to.open("xb", buffering=0))
+        for piece in _pieces(tar, member):
+            sha.update(piece)
+            view = memoryview(piece)
+            while out is not None and view:
+                view = view[out.write(view) :]
+    if sha.hexdigest() != digest.hex:
+        raise BadArchive(
+            f"'{member.name}' is corrupt: its digest is {sha.hexdigest()[:12]}…",
+            hint="copy it again",
+        )
+
+
+def _complete(store: LocalStore, contents: _Contents, file: Path) -> None:
+    """Whether all that is named is there."""
+    if not contents.manifests and not contents.records:
+        raise BadArchive(f"'{file}' holds no entry")
+    for path, manifest in contents.manifests.items():
+        for name, stored in manifest.files.items():
+            if contents.blobs.get(layout.blob_path(stored.sha256)) != stored.size:
+                raise BadArchive(f"'{path}' names '{name}', which is not in the archive")
+    for path, record in contents.records.items():
+        for stage, key in record.entries.items():
+            inside = layout.entry_path(stage, key) in contents.manifests
+            if not inside and store.get(stage, key) is None:
+                raise BadArchive(
+                    f"'{path}' names the {stage} entry {key.short}, which is not in the archive"
+                )
+
+
+def _publish(store: LocalStore, session: Session, contents: _Contents, blobs: Path) -> Counts:
+    lacking = contents.lacking or []
+    uses = Tally(stored.sha256 for each in lacking for stored in each.files.values())
+    entries = records = size = 0
+    for manifest in lacking:
+        with session.staged() as staged:
+            for name, stored in manifest.files.items():
+                # Copied, not linked: what happens to one entry must not happen to another.
+                uses[stored.sha256] -= 1
+                move = shutil.copyfile if uses[stored.sha256] else os.rename
+                move(blobs / stored.sha256.hex, staged / name)
+            _, ours = store.publish(
+                staged,
+                stage=manifest.stage,
+                key_document=manifest.key_document,
+                digests=manifest.files,
+                record=manifest.record,
+            )
+        if ours:
+            entries += 1
+            size += sum(stored.size for stored in manifest.files.values())
+    for record in contents.records.values():
+        if store.plan_record(record.key) is None:
+            store.put_record(record, session.folder)
+            records += 1
+    known = len(contents.manifests) - entries
+    return Counts(entries=entries, records=records, bytes=size, known=known)

@@ -1,0 +1,113 @@
+"""`--paranoid` against an index that lies: sound in its form, and wrong in what it remembers."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from tests.conftest import Forge
+
+_HEADER = b"engineforge index\n"
+_DIGESTS, _ENTRIES = 1, 6
+"""Where they stand in the index; the first of it is its format."""
+
+_CALIBRATED = """\
+model:
+  source: {path: models/net.onnx}
+inputs:
+  image: {min: [1, 3, 16, 16], opt: [4, 3, 16, 16], max: [8, 3, 16, 16]}
+targets: [ada]
+variants:
+  int8: {precision: int8, calibration: {data: data.npz}}
+checks:
+  accuracy: {data: holdout.npz, max_relative_error: 0.5}
+"""
+
+
+def _tampered(forge: Forge, change: Callable[[list[Any]], None]) -> None:
+    path = forge.cache / "index"
+    tables = msgspec.msgpack.decode(path.read_bytes()[len(_HEADER) + 4 :])
+    change(tables)
+    body = msgspec.msgpack.encode(tables)
+    path.write_bytes(_HEADER + zlib.crc32(body).to_bytes(4, "big") + body)
+
+
+def _stat(path: Path) -> list[int]:
+    found = path.stat()
+    times = [found.st_mtime_ns, found.st_ctime_ns]
+    return [found.st_dev, found.st_ino, found.st_size, *times]
+
+
+def _changed_unseen(forge: Forge, path: Path, data: bytes | None = None) -> None:
+    """Other bytes, as many, and an index that says that the file is as it was."""
+    before = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(data or before[:-1] + bytes([before[-1] ^ 1]))
+    path.chmod(0o444)
+    now = _stat(path)
+    assert now[2] == len(before)
+
+    def lie(tables: list[Any]) -> None:
+        if (remembered := tables[_DIGESTS].get(f"{now[0]}:{now[1]}")) is not None:
+            remembered[0] = now
+        for _, files in tables[_ENTRIES].values():
+            for file in files:
+                if file[1][:2] == now[:2]:
+                    file[1] = now
+
+    _tampered(forge, lie)
+
+
+def _states(forge: Forge, *args: str) -> list[str]:
+    return [each["state"] for each in forge.run("plan", "specs", "--json", *args).json["variants"]]
+
+
+def _a_model(forge: Forge) -> Path:
+    return forge.model
+
+
+def _an_engine(forge: Forge) -> Path:
+    (engine,) = forge.engines()
+    return engine
+
+
+@pytest.mark.parametrize("file", [_a_model, _an_engine])
+def test_a_change_that_the_index_hides_is_found(
+    built: Forge, file: Callable[[Forge], Path]
+) -> None:
+    _changed_unseen(built, file(built))
+    assert _states(built) == ["up-to-date"]
+    assert _states(built, "--paranoid") == ["stale"]
+
+
+def test_what_was_found_holds_for_those_who_trust_the_index_afterwards(built: Forge) -> None:
+    _changed_unseen(built, built.model)
+    _states(built, "--paranoid")
+    assert _states(built) == ["stale"]
+
+
+def test_a_broken_engine_that_the_index_vouches_for_is_said_and_built_again(built: Forge) -> None:
+    _changed_unseen(built, _an_engine(built))
+    result = built.build("--paranoid")
+    assert result.outcomes() == {"fp32@ada": "built"}
+    assert "is corrupt" in result.err
+    assert len(list((built.cache / "quarantine").iterdir())) == 1
+
+
+def test_a_changed_calibration_sample_that_the_index_hides_is_found(forge: Forge) -> None:
+    needed = "needs: python -m pip install 'engineforge[precision]'"
+    pytest.importorskip("onnxruntime", reason=needed)
+    forge.spec("net", _CALIBRATED)
+    for name, seed, count in (("data", 1, 8), ("holdout", 2, 32), ("other", 3, 8)):
+        images = np.random.default_rng(seed).standard_normal((count, 3, 16, 16))
+        np.savez(forge.specs / f"{name}.npz", image=images.astype(np.float32))
+    assert forge.build().code == 0
+    _changed_unseen(forge, forge.specs / "data.npz", (forge.specs / "other.npz").read_bytes())
+    assert _states(forge) == ["up-to-date"]
+    assert _states(forge, "--paranoid") == ["stale"]
