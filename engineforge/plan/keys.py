@@ -166,6 +166,10 @@ class PlanKey:
             return None
         return TypedKey(model=canonical, external=self.onnx.external, recipe=self.typed)
 
+    def engine_key(self, model: Digest, external: tuple[Digest, ...]) -> EngineKey:
+        """The `engine` stage's key, when it is known what the one before it made."""
+        return EngineKey(model=model, external=external, recipe=self.engine)
+
 
 def reading(data: DataSet) -> dict[str, object]:
     """How the files of a data set become inputs, without where they are."""

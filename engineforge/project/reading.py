@@ -255,14 +255,14 @@ class Reader:
 
     def _missing(self, job: Job) -> Iterator[str]:
         """The stages before the engine's whose entries are not there."""
-        imported = self._store.get("onnx", digest_value(job.key.onnx))
+        imported = whole(self._store, self._index, "onnx", digest_value(job.key.onnx))
         if imported is None:
             yield "onnx"
         if job.key.typed is None:
             return
         if imported is not None:
             key = job.key.typed_key(imported.manifest.files[MODEL].sha256)
-            if self._store.get("typed", digest_value(key)) is not None:
+            if whole(self._store, self._index, "typed", digest_value(key)) is not None:
                 return
         yield "typed"
 

@@ -9,9 +9,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from engineforge.digest import Digest, digest_value
+from engineforge.digest import Digest
 from engineforge.errors import SpecError, UsageError
-from engineforge.plan.keys import EngineKey
 from engineforge.plan.planner import Stale
 from engineforge.project.folder import spec_files
 from engineforge.project.plans import PlannedVariant, Selection
@@ -20,7 +19,7 @@ from engineforge.store.gc import Root
 from engineforge.store.local import LocalStore
 from engineforge.store.manifest import Manifest
 from engineforge.store.roots import Ref
-from engineforge.worker.chain import MODEL, typed_model
+from engineforge.worker.chain import planned
 from engineforge.worker.job import Job
 from engineforge.worker.latency import LATENCY
 from engineforge.worker.measured import CHECKS, ENGINE_CHECKS, SENSITIVITY
@@ -63,22 +62,12 @@ def _of_variant(project: Project, variant: PlannedVariant) -> Iterator[Root]:
 def _made(store: LocalStore, job: Job) -> Iterator[Ref]:
     """The entry of each stage of a job, as far as they are there: a plan has no record before its
     engine is built."""
-    key = digest_value(job.key.onnx)
-    yield Ref("onnx", key)
-    imported = store.get("onnx", key)
-    if imported is None:
-        return
-    model, external = imported.manifest.files[MODEL].sha256, job.key.onnx.external
-    if (asked := job.key.typed_key(model)) is not None:
-        key = digest_value(asked)
-        yield Ref("typed", key)
-        converted = store.get("typed", key)
-        if converted is None:
-            return
-        found = typed_model(converted)
-        model, external = found.digest, found.external
-    engine = EngineKey(model=model, external=external, recipe=job.key.engine)
-    yield Ref("engine", digest_value(engine))
+
+    def manifest_of(stage: str, key: Digest) -> Manifest | None:
+        entry = store.get(stage, key)
+        return None if entry is None else entry.manifest
+
+    return planned(job, manifest_of)
 
 
 def about(manifest: Manifest) -> Sequence[Digest] | None:

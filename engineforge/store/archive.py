@@ -168,10 +168,13 @@ class _Contents:
     """What this store did not have when the first blob was come to."""
     wanted: frozenset[Digest] = frozenset()
 
-    def compare(self, store: LocalStore) -> None:
+    def compare(self, store: LocalStore, session: Session) -> None:
         """Find out, once, what is to be published, and of which blobs."""
         if self.lacking is None:
             every = self.manifests.values()
+            # Relied on before it is looked for: else a collection might take what is here.
+            for each in every:
+                session.uses(each.stage, each.key)
             self.lacking = [each for each in every if store.get(each.stage, each.key) is None]
             self.wanted = frozenset(
                 stored.sha256 for each in self.lacking for stored in each.files.values()
@@ -202,7 +205,7 @@ def import_(
                             raise BadManifest("it is the record of another plan")
                     contents.records[member.name] = record
                 case layout.Blob(digest):
-                    contents.compare(store)
+                    contents.compare(store, session)
                     to = staged / digest.hex if digest in contents.wanted else None
                     _extract(tar, member, digest, to)
                     contents.blobs[member.name] = member.size
@@ -212,8 +215,8 @@ def import_(
                     raise BadArchive(f"'{member.name}' is out of order")
             if progress is not None:
                 progress(min(tar.offset, size), size)
-        contents.compare(store)
-        _complete(store, contents, file)
+        contents.compare(store, session)
+        _complete(store, session, contents, file)
         return _publish(store, session, contents, staged)
 
 
@@ -286,7 +289,7 @@ def _extract(
         )
 
 
-def _complete(store: LocalStore, contents: _Contents, file: Path) -> None:
+def _complete(store: LocalStore, session: Session, contents: _Contents, file: Path) -> None:
     """Whether all that is named is there."""
     if not contents.manifests and not contents.records:
         raise BadArchive(f"'{file}' holds no entry")
@@ -297,6 +300,7 @@ def _complete(store: LocalStore, contents: _Contents, file: Path) -> None:
     for path, record in contents.records.items():
         for stage, key in record.entries.items():
             inside = layout.entry_path(stage, key) in contents.manifests
+            session.uses(stage, key)
             if not inside and store.get(stage, key) is None:
                 raise BadArchive(
                     f"'{path}' names the {stage} entry {key.short}, which is not in the archive"

@@ -205,7 +205,7 @@ class Bucket:
             if skip >= len(chunk):
                 skip -= len(chunk)
                 continue
-            yield memoryview(chunk)[skip:] if skip else chunk
+            yield chunk[skip:] if skip else chunk
             skip = 0
 
     def create(self, path: str, data: bytes) -> bool:

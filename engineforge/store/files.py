@@ -147,13 +147,27 @@ def move_aside(path: Path, folder: Path) -> Path:
         aside = folder / (path.name if number == 0 else f"{path.name}.{number}")
         if aside.exists():
             continue
-        disk.rename(path, aside)
+        try:
+            disk.rename(path, aside)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            continue  # taken by another process since
         # The new name first: on a file system where a rename between folders is two changes,
         # what is moved then has two names for a moment, never none.
         sync_name(aside)
         disk.sync_folder(path.parent)
         return aside
-    raise OSError(errno.EEXIST, "no free name in quarantine", str(folder))
+    raise OSError(errno.EEXIST, "no free name", str(folder))
+
+
+def put_back(aside: Path, path: Path) -> None:
+    """Undo `move_aside`, unless something has taken the name since."""
+    if aside.is_dir():
+        publish_folder(aside, path)
+    elif not path.exists():
+        disk.rename(aside, path)
+        sync_name(path)
 
 
 def remove_file(path: Path) -> None:

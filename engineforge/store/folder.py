@@ -65,15 +65,17 @@ class Folder:
         try:
             final.hardlink_to(temporary)
         except FileExistsError:
+            files.sync_name(final)  # whoever was first may not have yet
             return False
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
             with self._lock():
                 if final.exists():
+                    files.sync_name(final)
                     return False
                 temporary.replace(final)
-        files.sync_folder(final.parent)
+        files.sync_name(final)
         return True
 
     def swap(self, path: str, data: bytes, version: Version) -> bool:
@@ -102,7 +104,7 @@ class Folder:
                 os.fsync(file.fileno())
             files.make_folder(final.parent)
             temporary.replace(final)
-            files.sync_folder(final.parent)
+            files.sync_name(final)
 
     def copy(self, path: str, to: str) -> None:
         final = self._root / to
@@ -111,7 +113,7 @@ class Folder:
             files.sync_file(temporary)
             files.make_folder(final.parent)
             temporary.replace(final)
-            files.sync_folder(final.parent)
+            files.sync_name(final)
 
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[Path]:

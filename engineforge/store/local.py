@@ -21,7 +21,7 @@ from engineforge.errors import HostUnfit, StoreCorrupt
 from engineforge.store import disk, files, gate
 from engineforge.store.file_system import FileSystem, file_system
 from engineforge.store.manifest import BadManifest, Manifest, PlanRecord, StoredFile
-from engineforge.store.roots import ENTRIES, Notes, Ref, is_over, touch
+from engineforge.store.roots import ENTRIES, Notes, Ref, is_over, session_name, touch
 
 MANIFEST = "manifest.json"
 ENGINE = "model.engine"
@@ -161,12 +161,17 @@ class LocalStore:
         self._aside(path, _identity(path), what)
 
     def _aside(self, path: Path, judged: Identity | None, what: str) -> None:
-        if _identity(path) != judged:
-            return  # another process was here first, and may have put a sound one in its place
+        quarantine = self.root / "quarantine"
         moved = None
         with contextlib.suppress(FileNotFoundError):
             try:
-                moved = files.move_aside(path, self.root / "quarantine")
+                files.make_folder(quarantine)
+                if _identity(path) != judged:
+                    return  # another process was here first, and put a sound one in its place
+                moved = files.move_aside(path, quarantine)
+                if not _is_same(moved, judged):  # it was so just now, after all
+                    files.put_back(moved, path)
+                    return
             except FileNotFoundError:
                 raise
             except OSError as error:
@@ -201,14 +206,19 @@ class LocalStore:
                 yield record
 
     def put_record(self, record: PlanRecord, staging: Path) -> None:
-        """Publish what a plan led to; last, when its entries are published."""
+        """Publish what a plan led to; last, when its entries are published. StoreCorrupt where one
+        of them is gone: a record never points to nothing."""
         path = self.plan_path(record.key)
         files.make_folder(path.parent)
         # A collection that has not seen this record must see that its entries are used.
         with gate.using(self.root):
             for stage, key in record.entries.items():
-                if touch(folder := self.entry_path(stage, key)):
-                    files.sync_name(folder)  # its publisher may have been killed before it did that
+                if not touch(folder := self.entry_path(stage, key)) and not folder.is_dir():
+                    raise StoreCorrupt(
+                        f"the {stage} entry {key.short} is gone, which this plan led to",
+                        hint="run again",
+                    )
+                files.sync_name(folder)  # its publisher may have been killed before it did that
             files.replace(path, record.to_bytes(), staging)
 
     def publish(
@@ -278,7 +288,7 @@ class LocalStore:
         self.create()
         if self._file_system is None and self.file_system.note:
             self._said(f"note: {self.file_system.note}")
-        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        name = session_name()
         folder = self.root / "staging" / name
         with contextlib.ExitStack() as stack:
             with self._writing():
@@ -324,6 +334,15 @@ def _identity(path: Path) -> Identity | None:
         with contextlib.suppress(OSError):
             changed = (path / MANIFEST).stat()
     return found.st_dev, found.st_ino, changed.st_ctime_ns
+
+
+def _is_same(moved: Path, judged: Identity | None) -> bool:
+    """Whether what was moved is what was judged. What is moved has another ctime, but not the
+    manifest in it."""
+    found = _identity(moved)
+    if found is None or judged is None or (moved / MANIFEST).exists():
+        return found == judged
+    return found[:2] == judged[:2]
 
 
 class Session:

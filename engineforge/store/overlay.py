@@ -11,8 +11,9 @@ from typing import TypeVar
 from engineforge.digest import Digest
 from engineforge.store.index import Index, folder_stats
 from engineforge.store.local import Entry, LocalStore, Session
-from engineforge.store.manifest import PlanRecord
+from engineforge.store.manifest import Manifest, PlanRecord
 from engineforge.store.remote import Remote, RemoteCorrupt, RemoteUnavailable
+from engineforge.store.trust import whole
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -49,6 +50,12 @@ class Overlay:
         """What the plan led to elsewhere."""
         return self._reached(lambda: self._far.record(plan))
 
+    def manifest(self, stage: str, key: Digest) -> Manifest | None:
+        """That of an entry, near or far; its files are another matter."""
+        if (entry := self._near.get(stage, key)) is not None:
+            return entry.manifest
+        return self._reached(lambda: self._far.manifest(stage, key))
+
     def nearest(self, label: str) -> PlanRecord | None:
         """What the variant of this label last led to elsewhere, whatever its plan was."""
 
@@ -78,8 +85,9 @@ class Overlay:
                     digests=manifest.files,
                     record=manifest.record,
                 )
-            if ours:
-                self._index.know_entry(stage, key.hex, folder_stats(entry.path))
+            if not ours:  # another process was first
+                return whole(self._near, self._index, stage, key)
+            self._index.know_entry(stage, key.hex, folder_stats(entry.path))
             return entry
 
         return self._reached(fetched)
@@ -108,5 +116,5 @@ class Overlay:
             with self._lock:
                 first, self._down = not self._down, True
             if first:
-                self._said(f"{error}; this run goes on without it")
+                self._said(f"{error.args[0]}; this run goes on without it")
             return None

@@ -43,7 +43,7 @@ class Pins:
 
     def add(self, pin: Pin, session: Session) -> bool:
         """Hold a plan, in place of what its variant was held at before; False where it was not
-        carried out here."""
+        carried out here, or what it led to is gone."""
         files.make_folder(self._folder)
         # A collection that has not seen this pin must see that its entries are used.
         with gate.using(self._store.root):
@@ -51,7 +51,8 @@ class Pins:
             if record is None:
                 return False
             for stage, key in record.entries.items():
-                touch(self._store.entry_path(stage, key))
+                if not touch(path := self._store.entry_path(stage, key)) and not path.is_dir():
+                    return False
             files.replace(self._path(pin.label), pin.to_bytes(), session.folder)
         return True
 

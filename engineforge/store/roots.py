@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import secrets
 import socket
 import threading
 from collections.abc import Iterator
@@ -24,6 +26,12 @@ _LEFT = "uses-"
 """Notes of a session, in its folder; and those that it left in `staging/`."""
 
 _ABSENT_SECONDS = 86_400
+_SESSION = re.compile(r"(?P<host>.+)-[0-9]+-[0-9a-f]{8}")
+
+
+def session_name() -> str:
+    """A new one, which says of what host it is."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -110,7 +118,8 @@ def is_over(lock: Path, *, reliable: bool, now: float) -> int | None:
     Where locks do not hold between hosts (not `reliable`), one of another host counts as living
     for a day after it last wrote; `now` is by the clock of the file system.
     """
-    if not reliable and not lock.name.startswith(f"{socket.gethostname()}-"):
+    ours = (of := _SESSION.fullmatch(lock.stem)) and of["host"] == socket.gethostname()
+    if not reliable and not ours:
         with contextlib.suppress(OSError):
             written = _written(lock)
             with contextlib.suppress(FileNotFoundError):  # the folder is made after its lock

@@ -145,7 +145,7 @@ class Building:
 
 
 def _key(job: Job, model: Model) -> EngineKey:
-    return EngineKey(model=model.digest, external=model.external, recipe=job.key.engine)
+    return job.key.engine_key(model.digest, model.external)
 
 
 _NOT_LOADED = {"loaded": False, "why": "TensorRT-RTX builds for GPUs that are not there"}

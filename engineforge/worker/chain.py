@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from engineforge.errors import EngineForgeError
 from engineforge.plan.keys import TypedKey
 from engineforge.stages.precision import tools
 from engineforge.store.local import Entry
+from engineforge.store.manifest import Manifest
+from engineforge.store.roots import Ref
 from engineforge.worker.entries import Made
 from engineforge.worker.importer import Importer
 from engineforge.worker.job import Job, StageFailed, ToolMissing, outside_profiles
@@ -40,9 +43,30 @@ class Model:
 
 def typed_model(entry: Entry) -> Model:
     """The model in an entry of the `typed` stage."""
-    files = entry.manifest.files
+    return Model(entry.file(MODEL), *_typed_digests(entry.manifest))
+
+
+def _typed_digests(manifest: Manifest) -> tuple[Digest, tuple[Digest, ...]]:
+    files = manifest.files
     external = (files[WEIGHTS].sha256,) if WEIGHTS in files else ()
-    return Model(entry.file(MODEL), files[MODEL].sha256, external)
+    return files[MODEL].sha256, external
+
+
+def planned(job: Job, manifest_of: Callable[[str, Digest], Manifest | None]) -> Iterator[Ref]:
+    """The entry of each stage of a job, up to the first that has no manifest, since the next key
+    is made of what that one left."""
+    ref = Ref("onnx", digest_value(job.key.onnx))
+    yield ref
+    if (imported := manifest_of(ref.stage, ref.key)) is None:
+        return
+    model, external = imported.files[MODEL].sha256, job.key.onnx.external
+    if (asked := job.key.typed_key(model)) is not None:
+        ref = Ref("typed", digest_value(asked))
+        yield ref
+        if (converted := manifest_of(ref.stage, ref.key)) is None:
+            return
+        model, external = _typed_digests(converted)
+    yield Ref("engine", digest_value(job.key.engine_key(model, external)))
 
 
 @dataclass(slots=True)

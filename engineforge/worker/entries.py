@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -42,7 +43,7 @@ class Entries:
         session: Session,
         index: Index,
         now: Callable[[], datetime],
-        elsewhere: Callable[[str, Digest], Entry | None] = lambda _stage, _key: None,
+        elsewhere: Callable[[str, Digest], Obtained | None] = lambda _stage, _key: None,
     ) -> None:
         self._store, self._session, self.index, self._now = store, session, index, now
         self._elsewhere = elsewhere
@@ -61,10 +62,31 @@ class Entries:
         `waiting` is told which process is waited for, again and again; what it raises ends that.
         """
         key_document = document(key)
-        digest = digest_value(key_document)
-        self._session.uses(stage, digest)  # before it is looked for, or it might be collected
-        if (entry := whole(self._store, self.index, stage, digest)) is not None:
-            return Obtained(entry, "nothing that it depends on has changed")
+
+        def made() -> Obtained:
+            with self._session.staged() as staged:
+                return Obtained(self._publish(staged, stage, key_document, make(staged)), None)
+
+        with self._found(stage, digest_value(key_document), waiting) as obtained:
+            return obtained or made()
+
+    def found(
+        self, stage: str, key: Digest, waiting: Callable[[str], None] = lambda _: None
+    ) -> Obtained | None:
+        """The same where nobody has to make it; None where somebody would have to."""
+        with self._found(stage, key, waiting) as obtained:
+            return obtained
+
+    @contextlib.contextmanager
+    def _found(
+        self, stage: str, key: Digest, waiting: Callable[[str], None]
+    ) -> Iterator[Obtained | None]:
+        """The entry if it is here, in the trash or elsewhere; if it is nowhere, no other process
+        makes it meanwhile."""
+        self._session.uses(stage, key)  # before it is looked for, or it might be collected
+        if (entry := whole(self._store, self.index, stage, key)) is not None:
+            yield Obtained(entry, "nothing that it depends on has changed")
+            return
         waited: list[str] = []
 
         def told(holder: str) -> None:
@@ -73,19 +95,16 @@ class Entries:
 
         since = self._now().isoformat(timespec="seconds")
         with (
-            self._one_of_this_run(f"{stage}/{digest}"),
-            self._session.building(stage, digest, since, told),
+            self._one_of_this_run(f"{stage}/{key}"),
+            self._session.building(stage, key, since, told),
         ):
-            if (entry := whole(self._store, self.index, stage, digest)) is not None:
+            if (entry := whole(self._store, self.index, stage, key)) is not None:
                 by = waited[-1] if waited else "another variant of this run"
-                return Obtained(entry, f"built by {by}")
-            if (entry := self._taken_back(stage, digest)) is not None:
-                return Obtained(entry, "taken back from the trash")
-            if (entry := self._elsewhere(stage, digest)) is not None:
-                return Obtained(entry, "built elsewhere")
-            with self._session.staged() as staged:
-                made = make(staged)
-                return Obtained(self._publish(staged, stage, key_document, made), None)
+                yield Obtained(entry, f"built by {by}")
+            elif (entry := self._taken_back(stage, key)) is not None:
+                yield Obtained(entry, "taken back from the trash")
+            else:
+                yield self._elsewhere(stage, key)
 
     def _taken_back(self, stage: str, key: Digest) -> Entry | None:
         """An entry that was collected, and is not removed for good yet."""

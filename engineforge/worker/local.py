@@ -12,13 +12,13 @@ from engineforge.checks.latency import latency_failures
 from engineforge.digest import Digest, document
 from engineforge.errors import EngineForgeError
 from engineforge.store.index import Index
-from engineforge.store.local import ENGINE, Entry, LocalStore, Session
+from engineforge.store.local import ENGINE, LocalStore, Session
 from engineforge.store.manifest import PlanRecord
 from engineforge.store.overlay import Overlay
 from engineforge.worker.building import Building
 from engineforge.worker.chain import Chain, Model
 from engineforge.worker.conditions import Conditions
-from engineforge.worker.entries import Entries
+from engineforge.worker.entries import Entries, Obtained
 from engineforge.worker.importer import Importer
 from engineforge.worker.job import Engine, Job, StageFailed, ToolMissing
 from engineforge.worker.latency import Asked, Kept, Subject, Timing
@@ -33,6 +33,7 @@ from engineforge.worker.outcome import (
     Ranked,
     Reused,
     Skipped,
+    Started,
     Timed,
 )
 from engineforge.worker.rebuilding import Rebuilding
@@ -65,7 +66,7 @@ class Worker:
         self._importer, self._conditions = importer, conditions
         self._running = Running()
         self._sharing: Sharing | None = None
-        elsewhere: Callable[[str, Digest], Entry | None] = _nowhere
+        elsewhere: Callable[[str, Digest], Obtained | None] = _nowhere
         if overlay is not None:
             self._sharing = Sharing(
                 overlay, store.root, session, running=self._running, tell=conditions.observe
@@ -233,13 +234,21 @@ class Worker:
         return self._fetched(job) or Skipped(why="no other machine has built it", unfit=True)
 
     def _fetched(self, job: Job) -> Outcome | None:
-        """What another machine has built by this very plan."""
-        if self._sharing is None or (entry := self._sharing.engine(job)) is None:
+        """What another machine has built of what would be built here."""
+        if self._sharing is None:
             return None
-        engine = entry.manifest.key
-        self._record(job, {"engine": engine}, None)
-        why = f"built elsewhere, from {self._sharing.where}"
-        return Reused(engine=engine, path=entry.file(ENGINE), why=why)
+        *before, engine = self._sharing.planned(job)
+        if engine.stage != "engine":
+            return None
+        self._stage.tell(Started(job.variant.label, "fetching"))
+        if (obtained := self._stage.found(job, "engine", engine.key)) is None:
+            return None
+        here = {ref.stage: ref.key for ref in before if self._stage.there(ref.stage, ref.key)}
+        self._record(job, {**here, "engine": engine.key}, None)
+        why = obtained.why or ""
+        if why != self._sharing.why:
+            self._sharing.push(job)
+        return Reused(engine=engine.key, path=obtained.entry.file(ENGINE), why=why)
 
     def _build(self, job: Job) -> _Found:
         if (fetched := self._fetched(job)) is not None:

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from engineforge.digest import Digest, digest_value, document
+from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError
-from engineforge.store.local import Entry, Session
+from engineforge.store.local import Session
 from engineforge.store.overlay import Overlay
+from engineforge.store.roots import Ref
+from engineforge.worker.chain import planned
+from engineforge.worker.entries import Obtained
 from engineforge.worker.job import Job
-from engineforge.worker.outcome import Event, Noted, Started
+from engineforge.worker.outcome import Event, Noted
 from engineforge.worker.running import INTERRUPTED, Halted, Running
 
 _AT_ONCE = 2
@@ -43,28 +46,23 @@ class Sharing:
     def where(self) -> str:
         return self._overlay.where
 
-    def engine(self, job: Job) -> Entry | None:
-        """The engine that this very plan led to elsewhere, now here; None where there is none."""
-        record = self._overlay.record(job.key.digest())
-        if record is None or (key := record.entries.get("engine")) is None:
-            return None
-        # Whoever wrote there may have been wrong: what is taken must be what would be built.
-        if digest_value(record.key_document) != record.key:
-            self._tell(Noted(job.variant.label, f"a record in {self.where} is of another plan"))
-            return None
-        self._tell(Started(job.variant.label, "fetching"))
-        entry = self.fetch("engine", key)
-        if entry is not None and entry.manifest.key_document["recipe"] != document(job.key.engine):
-            self._tell(Noted(job.variant.label, f"{self.where} has another engine for it"))
-            return None
-        return entry
+    @property
+    def why(self) -> str:
+        """How an entry that was fetched came to be here."""
+        return f"built elsewhere, from {self.where}"
 
-    def fetch(self, stage: str, key: Digest) -> Entry | None:
+    def planned(self, job: Job) -> list[Ref]:
+        """The entries that this job's plan comes to, as far as what was left elsewhere tells: with
+        that of its engine last, where other machines have made what it is made of."""
+        return list(planned(job, self._overlay.manifest))
+
+    def fetch(self, stage: str, key: Digest) -> Obtained | None:
         """The entry of a key from there; None where there is none, or where making it is as quick
         as asking for it."""
         if stage not in _WORTH_IT:
             return None
-        return self._overlay.fetch(stage, key, self._session, self._partial, self._going_on())
+        entry = self._overlay.fetch(stage, key, self._session, self._partial, self._going_on)
+        return None if entry is None else Obtained(entry, self.why)
 
     def push(self, job: Job) -> None:
         """Begin to give what this job's plan led to; `finish` waits for it."""
@@ -73,7 +71,7 @@ class Sharing:
         plan, label = job.key.digest(), job.variant.label
         with self._lock:
             self._pool = self._pool or ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="push")
-            given = self._pool.submit(self._overlay.push, plan, label, self._going_on())
+            given = self._pool.submit(self._overlay.push, plan, label, self._going_on)
             self._pushing.append((label, given))
 
     def finish(self) -> None:
@@ -81,19 +79,16 @@ class Sharing:
         if self._pool is not None:
             interrupted = self._running.why == INTERRUPTED
             self._pool.shutdown(wait=True, cancel_futures=interrupted)
-        for label, given in self._pushing:
+        pushing, self._pushing, self._pool = self._pushing, [], None
+        for label, given in pushing:
             error = None if given.cancelled() else given.exception()
             if error is not None and not isinstance(error, EngineForgeError | OSError | Halted):
                 raise error
             if given.cancelled() or error is not None or not given.result():
-                why = f": {error}" if isinstance(error, EngineForgeError | OSError) else ""
+                why = f": {error.args[0]}" if isinstance(error, EngineForgeError) else ""
                 self._tell(Noted(label, f"not pushed to {self.where}{why}"))
 
-    def _going_on(self) -> Callable[[int, int], None]:
+    def _going_on(self, _done: int, _total: int) -> None:
         """What ends a transfer with the run; where a variant failed, what others built is given."""
-
-        def told(_done: int, _total: int) -> None:
-            if self._running.why == INTERRUPTED:
-                raise Halted
-
-        return told
+        if self._running.why == INTERRUPTED:
+            raise Halted

@@ -76,6 +76,13 @@ class Stage:
         except EngineForgeError as error:
             raise StageFailed(stage, str(error)) from error
 
+    def found(self, job: Job, stage: str, key: Digest) -> Obtained | None:
+        """The same for an entry that nobody has to make; None where somebody would have to."""
+        try:
+            return self._entries.found(stage, key, self.waiting(job, stage))
+        except EngineForgeError as error:
+            raise StageFailed(stage, str(error)) from error
+
     def there(self, stage: str, key: Digest) -> Entry | None:
         """The entry of a key, if it is there whole; nothing is made."""
         self.session.uses(stage, key)

@@ -5,6 +5,9 @@ file to the same disk. Restoring is all that a worker does: fetched with every b
 published. Pushing is all but the first look. `cold` means that what is read has been dropped from
 the page cache, as what another machine has put there is. The disk must have room for five such
 files.
+
+The budget is held against the best round of each: memory that a virtual machine's host has to give
+it anew was seen to cost two seconds a GiB, in some rounds of the one or the other.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ def main() -> None:
             _row("pushed", args, source, push, None, cold=False),
         ]
     print(f"{args.mib} MiB, {args.rounds} rounds")
-    table(["entry", "cp + fsync s", "s", "of cp's speed", "budget"], rows)
+    table(["entry", "cp + fsync s", "s", "of cp's speed", "best", "budget"], rows)
 
 
 def _published(store: LocalStore, source: Path) -> Entry:
@@ -122,12 +125,13 @@ def _row(
             (bare, ours)[which]()
             seconds[which].append(time.perf_counter() - started)
     speeds = [bare / ours for bare, ours in zip(seconds[0], seconds[1], strict=True)]
-    median = statistics.median(speeds)
+    best = min(seconds[0]) / min(seconds[1])
     return [
         name,
         *(f"{statistics.median(seconds[which]):.2f}" for which in (0, 1)),
         spread(speeds, ".0%"),
-        f">= {budget:.0%}: {'kept' if median >= budget else 'BROKEN'}" if budget else "-",
+        f"{best:.0%}",
+        f">= {budget:.0%}: {'kept' if best >= budget else 'BROKEN'}" if budget else "-",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,10 +66,13 @@ def test_an_engine_is_fetched_where_it_cannot_be_built(forge: Forge, far: Path) 
     installed.model(forge.model)
     for _ in range(2):  # the second time it is remembered
         assert build(forge, "two").outcomes() == {"fp32@h200": "skipped"}
+    forge.build("--prepare", "--no-remote")
     installed.put_engine(forge, "fp32", 0)
     store = LocalStore(forge.cache)
     (record,) = store.plan_records("")
-    Remote.open(str(far), environment={}).push_record(store, record)
+    (imported,) = store.entries("onnx")
+    whole = replace(record, entries={**record.entries, "onnx": imported.manifest.key})
+    Remote.open(str(far), environment={}).push_record(store, whole)
     assert build(forge, "two").outcomes() == {"fp32@h200": "reused"}
     assert build(forge, "two", "--no-remote").outcomes() == {"fp32@h200": "reused"}
 
@@ -151,6 +155,29 @@ def test_a_damaged_engine_is_caught_built_again_and_replaced(forge: Forge, far: 
     third = build(forge, "three")
     assert third.outcomes() == {"fp32@ada": "reused"}
     assert "corrupt" not in third.err
+
+
+@pytest.mark.usefixtures("far")
+def test_a_damaged_engine_here_is_not_handed_out_for_one_from_elsewhere(forge: Forge) -> None:
+    build(forge, "one")
+    (engine,) = engine_bytes(forge, "one")
+    (path,) = (forge.root / "one").glob("entries-v1/engine/*/*/model.engine")
+    shutil.rmtree(forge.root / "one" / "plans-v1")
+    path.chmod(0o644)
+    path.write_bytes(engine[:-1] + bytes([engine[-1] ^ 1]))
+    again = build(forge, "one")
+    assert again.outcomes() == {"fp32@ada": "reused"}
+    assert "is corrupt" in again.err
+    assert engine_bytes(forge, "one") == [engine]
+
+
+def test_a_record_elsewhere_decides_nothing(forge: Forge, far: Path) -> None:
+    """What is taken is the engine of this model, whatever a record says."""
+    build(forge, "one")
+    for record in far.glob("plans-v1/*/*.json"):
+        record.write_text("{}")
+    assert build(forge, "two").outcomes() == {"fp32@ada": "reused"}
+    assert engine_bytes(forge, "one") == engine_bytes(forge, "two")
 
 
 def test_an_early_cut_off_holds_across_machines(forge: Forge, far: Path) -> None:

@@ -15,15 +15,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper
 
 from engineforge.digest import digest_bytes, document
-from engineforge.plan.keys import EngineKey
 from engineforge.project.plans import Selection
 from engineforge.project.project import Project
 from engineforge.runtime.interface import Interface, Tensor
 from engineforge.spec.model import InputRange, ShapeRange
+from engineforge.stages.sources.onnx import by_content, canonicalize
 from engineforge.store.manifest import PlanRecord
 from tests.backends import machines
 from tests.backends.packages import TENSORRT_8, Site
@@ -218,8 +217,8 @@ def put_engine(forge: Forge, variant: str, off_by: float) -> Path:
         (planned,) = plan.variants
         job = planned.job
         assert job is not None
-        digest = digest_bytes(onnx.load(forge.model).SerializeToString())
-        key = document(EngineKey(model=digest, external=(), recipe=job.key.engine))
+        canonical, _ = canonicalize(forge.model, by_content(forge.model, {}))
+        key = document(job.key.engine_key(digest_bytes(canonical), ()))
         with project.store.session() as session, session.staged() as staged:
             (staged / "model.engine").write_bytes(_HEAD + json.dumps({"off_by": off_by}).encode())
             record = {"spec": "net", "variant": variant, "target": "h200", "seconds": 1.0}

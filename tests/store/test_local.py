@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,8 +18,10 @@ import pytest
 
 from engineforge.digest import Digest, digest_bytes, digest_value
 from engineforge.errors import StoreCorrupt
+from engineforge.store import disk
 from engineforge.store.local import MANIFEST, Entry, LocalStore
 from engineforge.store.manifest import BadManifest, Manifest, PlanRecord
+from engineforge.store.roots import is_over
 
 _KEY = {"format": 1, "what": "a test"}
 KEY = digest_value(_KEY)
@@ -38,7 +41,7 @@ def _publish(store: LocalStore, text: str = "engine") -> Entry:
 
 
 def _record(store: LocalStore) -> Path:
-    record = PlanRecord(key=KEY, key_document=_KEY, entries={"engine": KEY})
+    record = PlanRecord(key=KEY, key_document=_KEY, entries={})
     with store.session() as session:
         store.put_record(record, session.folder)
     return store.plan_path(KEY)
@@ -296,3 +299,50 @@ def test_a_manifest_names_plain_files_only(store: LocalStore) -> None:
     data = dataclasses.replace(entry.manifest, files=files).to_bytes()
     with pytest.raises(BadManifest, match="no plain file name"):
         Manifest.from_bytes(data)
+
+
+def test_a_record_of_an_entry_that_is_gone_is_refused(store: LocalStore) -> None:
+    record = PlanRecord(key=KEY, key_document=_KEY, entries={"engine": KEY})
+    with (
+        store.session() as session,
+        pytest.raises(StoreCorrupt, match="is gone, which this plan led to"),
+    ):
+        store.put_record(record, session.folder)
+    assert store.plan_record(KEY) is None
+
+
+def test_a_sound_entry_that_takes_its_place_at_the_last_moment_is_put_back(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    """What another process does between the look and the move, done at the move."""
+    broken = _publish(store)
+    other = LocalStore(tmp_path / "other")
+    other.create()
+    sound = _publish(other, "sound")
+    broken.file("model.engine").unlink()
+
+    def replaced(change: disk.Change) -> None:
+        if change.kind == "rename" and change.path == broken.path:
+            shutil.rmtree(broken.path)
+            shutil.copytree(sound.path, broken.path)
+
+    with disk.watched(replaced):
+        assert store.get("engine", KEY) is None
+    found = store.get("engine", KEY)
+    assert found is not None
+    assert found.file("model.engine").read_text() == "sound"
+    assert not store.faults
+
+
+@pytest.mark.parametrize(("host", "over"), [("vm", True), ("vm-2", False)])
+def test_a_session_is_of_the_host_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, over: bool
+) -> None:
+    """Where locks do not hold between hosts, one of another host lives for a day."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "vm")
+    lock = tmp_path / f"{host}-12-0123abcd.lock"
+    lock.touch()
+    handle = is_over(lock, reliable=False, now=lock.stat().st_mtime)
+    assert (handle is not None) == over
+    if handle is not None:
+        os.close(handle)

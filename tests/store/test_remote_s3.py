@@ -338,3 +338,11 @@ def test_a_large_file_is_never_in_memory_as_a_whole(
         assert int(done.stdout) < 100 * 1024, f"{what}: {int(done.stdout) // 1024} MiB"
     assert near.broken_files(entry) == []
     (into / "model.engine").unlink()
+
+
+def test_an_endpoint_for_s3_alone_goes_before_the_one_for_all(
+    bucket: str, proxy: Proxy, server: S3Server
+) -> None:
+    given = {**environment(server.url), "AWS_ENDPOINT_URL_S3": proxy.url}
+    assert Remote.open(bucket, environment=given).record(KEY) is None
+    assert proxy.faults.count("^GET") == 1
