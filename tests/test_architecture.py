@@ -53,7 +53,7 @@ ONLY_IN = {
     "torch": [],
     "msgspec": ["store/index.py"],
     "obstore": ["store/bucket.py"],
-    "fcntl": ["store/files.py", "store/gate.py", "store/stats.py"],
+    "fcntl": ["store/files.py", "store/stats.py"],
     "rich": ["cli/progress.py"],
     "packaging": ["backends/options.py"],
     "PIL": ["samples/images.py"],
@@ -103,6 +103,107 @@ def test_heavy_modules_have_one_place(module: str) -> None:
     places = ONLY_IN[module]
     assert not [user for user in users if not user.startswith(tuple(places))]
     assert not [place for place in places if not any(user.startswith(place) for user in users)]
+
+
+# What changes a disk, by the names that `os` and `pathlib.Path` have for it.
+_OS = {
+    *(
+        "chmod",
+        "fdatasync",
+        "fsync",
+        "ftruncate",
+        "link",
+        "makedirs",
+        "mkdir",
+        "remove",
+        "removedirs",
+    ),
+    *("rename", "renames", "replace", "rmdir", "symlink", "sync", "truncate", "unlink", "utime"),
+    *("write", "pwrite", "writev", "posix_fallocate", "fchmod", "mkfifo", "copy_file_range"),
+}
+_PATH = {
+    *("chmod", "hardlink_to", "lchmod", "mkdir", "rename", "replace", "rmdir", "symlink_to"),
+    *("touch", "unlink", "write_bytes", "write_text"),
+}
+# What may do so past `store/disk.py`, and why.
+_PAST_THE_SEAM = {
+    "store/stats.py": {
+        "probe.touch": "a file in staging/ that is asked for its time and gone at once",
+        "probe.unlink": "the same",
+        "os.fsync": "of other people's files, which are then asked for their times: no change",
+    },
+    "store/uses.py": {"os.utime": "says when an entry was used last, and may be lost"},
+}
+
+
+def _changes(file: Path) -> Iterator[str]:
+    """Every call that changes a disk, as it is written."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            changing = {f"os.{name}" for name in _OS}
+            yield from (
+                each for each in _imports_of(node) if each in changing or each.startswith("shutil")
+            )
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        owner, name = ast.unparse(node.func.value), node.func.attr
+        # `text.replace(old, new)` has two arguments, `dataclasses.replace` has names.
+        of_path = name in _PATH and (
+            name != "replace" or (len(node.args), node.keywords) == (1, [])
+        )
+        if owner == "os":
+            opens = name == "open" and "O_CREAT" in ast.unparse(node)
+            if name in _OS or opens:
+                yield f"os.{name}"
+        elif owner not in ("disk", "files") and (of_path or (name == "open" and _writes(node))):
+            yield f"{owner}.{name}"
+
+
+def _imports_of(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    else:
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _writes(call: ast.Call) -> bool:
+    """Whether a file may be made by opening it so."""
+    return any(
+        isinstance(each, ast.Constant) and set("wxa") & set(str(each.value))
+        for each in (*call.args, *(keyword.value for keyword in call.keywords))
+    )
+
+
+def test_the_store_changes_the_disk_through_one_file() -> None:
+    past = {
+        str(file.relative_to(PACKAGE)): set(_changes(file))
+        for file in FILES
+        if _room(file) == "store" and file.name != "disk.py"
+    }
+    assert {file: calls for file, calls in past.items() if calls} == {
+        file: set(reasons) for file, reasons in _PAST_THE_SEAM.items()
+    }
+
+
+def test_what_changes_a_disk_is_seen(tmp_path: Path) -> None:
+    text = """
+import os, shutil
+from os import fspath, link
+os.replace(a, b); path.replace(b); path.rename(b); path.unlink(missing_ok=True); path.open("xb")
+os.open(path, os.O_RDWR | os.O_CREAT)
+text.replace("a", "b"); dataclasses.replace(a, b=1); path.open("rb"); files.replace(a, b)
+"""
+    (tmp_path / "file.py").write_text(text)
+    assert sorted(_changes(tmp_path / "file.py")) == [
+        "os.link",
+        "os.open",
+        "os.replace",
+        "path.open",
+        "path.rename",
+        "path.replace",
+        "path.unlink",
+        "shutil",
+    ]
 
 
 def test_there_are_no_drawers() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import random
+import re
 
 import pytest
 
+from engineforge import errors
 from engineforge.errors import (
     EngineForgeError,
     HostUnfit,
@@ -21,6 +24,30 @@ from engineforge.errors import (
 )
 def test_each_error_has_its_exit_code(kind: type[EngineForgeError], code: int) -> None:
     assert kind("what").exit_code == code
+
+
+def _drawn() -> list[tuple[int, str, int, str]]:
+    """Each line of the tree: how deep it stands, the class, its code and its module."""
+    lines = re.findall(r"^    ([ │├└─]*)(\w+) +(\d) +(.*)$", errors.__doc__ or "", re.MULTILINE)
+    return [
+        (len(indent) // 4, name, int(code), _module(text)) for indent, name, code, text in lines
+    ]
+
+
+def _module(text: str) -> str:
+    where = re.search(r"\((\w+)/(\w+)\.py\)$", text)
+    return f"engineforge.{where[1]}.{where[2]}" if where else "engineforge.errors"
+
+
+def test_the_tree_of_errors_is_as_it_is_drawn() -> None:
+    above: list[type] = []
+    for depth, name, code, module in _drawn():
+        kind = getattr(importlib.import_module(module), name)
+        assert kind.exit_code == code, name
+        del above[depth:]
+        assert kind.__bases__ == ((above[-1],) if above else (Exception,)), name
+        above.append(kind)
+    assert len(_drawn()) == 8
 
 
 def test_wrong_specs_are_bad_usage() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engineforge.cli.main import parser
+from engineforge.cli.arguments import parser
 from engineforge.spec.load import load
 from engineforge.spec.validate import validate
 

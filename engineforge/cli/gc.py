@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engineforge.cli import world
-from engineforge.errors import UsageError
-from engineforge.project.folder import find_root
+from engineforge.errors import SpecError, UsageError
+from engineforge.project.folder import TARGETS, find_root, spec_files
+from engineforge.project.project import Project
 from engineforge.project.roots import about, all_given, spec_roots
 from engineforge.report.text import size
 from engineforge.store import gc
 from engineforge.store.local import LocalStore
 from engineforge.store.pins import Pins
-from engineforge.store.roots import TRASH, Living, Ref
+from engineforge.store.projects import Projects, Registered
+from engineforge.store.uses import TRASH, Living, Ref
 
 _SECONDS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 def run(args: argparse.Namespace) -> int:
-    policy = _policy(args)
-    projects = _projects(args)
-    cache = _one_cache(args, projects)
+    policy, grace = _policy(args), _seconds("--grace", args.grace)
+    given = _given(args)
+    cache = _one_cache(args, given)
     if not cache.is_dir():
         raise UsageError(f"there is no cache at '{cache}'", hint="name it with --cache")
     store = LocalStore(cache, world.say)
@@ -44,11 +47,12 @@ def run(args: argparse.Namespace) -> int:
             gc.Root(by=f"pin of {pin.label}, since {pin.since}", plan=pin.plan)
             for pin in Pins(store).all()
         ]
-        for root, paths in projects.items():
-            with world.project(args, paths) as project:
-                if not args.partial:
-                    all_given(root, paths)
-                roots += spec_roots(project, paths)
+        for root, paths in given.items():
+            if not args.partial:
+                all_given(root, paths)
+            roots += _held_by(args, cache, root, paths)
+        for sharing in _sharing(args, cache, given):
+            roots += _held_by_another(args, cache, sharing)
         now = world.now().timestamp()
         reliable = store.file_system.locks == "reliable"
         living = Living(cache, reliable=reliable, now=session.began if session else now)
@@ -59,12 +63,12 @@ def run(args: argparse.Namespace) -> int:
             purged = [
                 (path, gc.size_of(path))
                 for path, since in gc.in_trash(store)
-                if gc.is_due(since, now, policy.grace)
+                if gc.is_due(since, now, grace)
             ]
         else:
             moved = gc.collect(store, seen, decision, living)
             spared = {ref: why for ref, why in moved if why is not None}
-            purged = list(gc.purge(store, session, now, policy.grace))
+            purged = list(gc.purge(store, session, now, grace))
     names = {path.relative_to(cache / TRASH).as_posix(): count for path, count in purged}
     done = _Done(seen, decision, spared, names)
     if args.json:
@@ -93,9 +97,8 @@ class _Done:
         return _total(self.seen, self.seen.entries) - _total(self.seen, self.gone)
 
 
-def _projects(args: argparse.Namespace) -> dict[Path, list[Path]]:
-    """The folders of specs that are meant, each with what was given of it: several projects may
-    share a cache."""
+def _given(args: argparse.Namespace) -> dict[Path, list[Path]]:
+    """The folders of specs that are meant, each with what was given of it."""
     found: dict[Path, list[Path]] = {}
     by_place: dict[Path, Path] = {}
     for path in world.paths(args):
@@ -103,6 +106,57 @@ def _projects(args: argparse.Namespace) -> dict[Path, list[Path]]:
         root = by_place.setdefault(root.resolve(), root)
         found.setdefault(root, []).append(path)
     return found
+
+
+def _held_by(
+    args: argparse.Namespace, cache: Path, root: Path, paths: Sequence[Path]
+) -> list[gc.Root]:
+    with Project(root, cache, world.environment(args), said=world.say) as project:
+        return list(spec_roots(project, paths))
+
+
+def _sharing(args: argparse.Namespace, cache: Path, given: Iterable[Path]) -> Iterator[Registered]:
+    """The other projects that build into this cache, less those that are to be forgotten."""
+    registered = Projects(cache)
+    there = {each.path: each for each in registered.all()}
+    for path in map(Path, args.forget):
+        if there.pop(Path(os.path.abspath(path)), None) is None:  # noqa: PTH100 - links stay
+            known = ", ".join(f"'{each}'" for each in there) or "none"
+            raise UsageError(f"--forget: no project at '{path}'", hint=f"those known are {known}")
+        if not args.dry_run:
+            registered.forget(path)
+    meant = {root.resolve() for root in given}
+    for each in there.values():
+        if (real := each.path.resolve()) not in meant:
+            meant.add(real)
+            yield each
+
+
+def _held_by_another(
+    args: argparse.Namespace, cache: Path, sharing: Registered
+) -> Iterator[gc.Root]:
+    """What its specs hold now, or held when they were last built, if they are not there."""
+    path = sharing.path
+    try:
+        # Looked for here, as planning takes what is missing for no specs at all.
+        (path / TARGETS).read_bytes()
+        spec_files([path])
+    except (OSError, UsageError):
+        world.say(
+            f"note: '{path}', which built into this cache, is gone or cannot be read: what it last "
+            f"needed is kept; --forget '{path}' lets it go"
+        )
+        for label, plan in sharing.plans.items():
+            yield gc.Root(by=f"last plan of {label} of '{path}', which is gone", plan=plan)
+        return
+    try:
+        yield from _held_by(args, cache, path, [path])
+    except SpecError:
+        world.say(
+            f"'{path}' builds into this cache, too, and has problems: what it needs is not known; "
+            f"mend them, or leave it out with --forget '{path}'"
+        )
+        raise
 
 
 def _one_cache(args: argparse.Namespace, roots: Mapping[Path, Sequence[Path]]) -> Path:
@@ -116,12 +170,10 @@ def _one_cache(args: argparse.Namespace, roots: Mapping[Path, Sequence[Path]]) -
 
 
 def _policy(args: argparse.Namespace) -> gc.Policy:
-    grace = _seconds("--grace", args.grace)
     return gc.Policy(
         keep_last=args.keep_last,
         older_than=None if args.older_than is None else _seconds("--older-than", args.older_than),
         max_size=None if args.max_size is None else _bytes("--max-size", args.max_size),
-        grace=grace,
     )
 
 

@@ -7,10 +7,11 @@ import argparse
 from pathlib import Path
 
 from engineforge.cli import world
-from engineforge.errors import EngineForgeError, SpecError, UsageError
+from engineforge.errors import EngineForgeError, HostUnfit, SpecError, UsageError
 from engineforge.project.plans import Plan, PlannedVariant
 from engineforge.project.project import Project
 from engineforge.report.text import counted, size
+from engineforge.store.local import Session
 from engineforge.store.manifest import PlanRecord
 
 
@@ -22,8 +23,9 @@ def _export(args: argparse.Namespace) -> int:
     from engineforge.store import archive
 
     specs = world.paths(args)
-    with world.project(args, specs) as project:
-        found, code = _up_to_date(args, project, project.plan(specs, world.selection(args)))
+    with world.project(args, specs) as project, project.store.session() as session:
+        plan = project.plan(specs, world.selection(args))
+        found, code = _up_to_date(project, plan, session)
         done = archive.export(project.store, [record for _, record in found], Path(args.file))
     if args.json:
         world.print_json({"entries": done.entries, "records": done.records, "bytes": done.bytes})
@@ -38,8 +40,14 @@ def _import(args: argparse.Namespace) -> int:
     from engineforge.store.local import LocalStore
 
     store = LocalStore(world.cache(args, Path("specs")), world.say)
-    with store.session() as session:
-        done = archive.import_(Path(args.file), store, session)
+    try:
+        with store.session() as session:
+            done = archive.import_(Path(args.file), store, session)
+    except OSError as error:  # of reading the file it is told as what it is
+        raise HostUnfit(
+            f"the cache '{store.root}' cannot be written: {error.strerror}",
+            hint="give another one with --cache, or make room",
+        ) from error
     if args.json:
         world.print_json(
             {
@@ -58,6 +66,7 @@ def _import(args: argparse.Namespace) -> int:
 def _push(args: argparse.Namespace) -> int:
     specs = world.paths(args)
     args.push = "always"
+    pushed: list[str] = []
     with world.project(args, specs) as project:
         overlay = world.overlay(args, project)
         if overlay is None:
@@ -65,22 +74,22 @@ def _push(args: argparse.Namespace) -> int:
                 "there is no remote store to push to",
                 hint="name one with --remote, or in specs/engineforge.yaml: remote: {url: s3://…}",
             )
-        plan = project.plan(specs, world.selection(args))
-        found, code = _up_to_date(args, project, plan)
-        pushed = []
-        for variant, _ in found:
-            if not overlay.push(variant.plan, variant.label, lambda _done, _total: None):
-                raise EngineForgeError(f"{variant.label} was not pushed to {overlay.where}")
-            pushed.append(variant.label)
-            if not args.json:
-                print(f"pushed  {variant.label}")
+        with project.store.session() as session:
+            plan = project.plan(specs, world.selection(args))
+            found, code = _up_to_date(project, plan, session)
+            for variant, _ in found:
+                if not overlay.push(variant.plan, variant.label, lambda _done, _total: None):
+                    raise EngineForgeError(f"{variant.label} was not pushed to {overlay.where}")
+                pushed.append(variant.label)
+                if not args.json:
+                    print(f"pushed  {variant.label}")
     if args.json:
         world.print_json({"remote": overlay.where, "pushed": pushed})
     return code
 
 
 def _up_to_date(
-    args: argparse.Namespace, project: Project, plan: Plan
+    project: Project, plan: Plan, session: Session
 ) -> tuple[list[tuple[PlannedVariant, PlanRecord]], int]:
     """The variants that have an engine with what their plans led to, and the exit code: what is
     stale is said, and left out."""
@@ -92,6 +101,8 @@ def _up_to_date(
         if record is None:
             world.say(f"{variant.label}: left out, as it is not built, or not up to date")
         else:
+            for stage, key in record.entries.items():
+                session.uses(stage, key)
             found.append((variant, record))
     if not found:
         raise UsageError(

@@ -14,7 +14,8 @@ def run(args: argparse.Namespace) -> int:
     versions = _versions(args.versions)
     with world.project(args, specs) as project:
         plan = project.plan(specs, world.selection(args), versions=versions, paranoid=args.paranoid)
-        if args.explain and plan.stale and (overlay := world.overlay(args, project)) is not None:
+        ask = plan.stale and (args.explain or getattr(args, "dry_run", False))
+        if ask and (overlay := world.overlay(args, project)) is not None:
             from engineforge.project.elsewhere import seek
 
             plan = world.with_jobs(args, project, plan, versions)

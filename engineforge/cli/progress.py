@@ -9,14 +9,23 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from engineforge.report.text import duration, outcome
-from engineforge.worker.outcome import Built, Event, Failed, Finished, Noted, Started, Waiting
+from engineforge.worker.outcome import (
+    Built,
+    Event,
+    Failed,
+    Finished,
+    Moved,
+    Noted,
+    Started,
+    Waiting,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 # What takes long enough for a line of its own.
-_SAID = ("converting", "building", "measuring")
+_SAID = ("fetching", "converting", "building", "measuring")
 _MEANWHILE = {
     "onnx": "imports the same model",
     "typed": "converts the same model",
@@ -89,6 +98,11 @@ class _Live:
             match event:
                 case Started(label=label, phase=phase):
                     self._rows[label] = (phase, self._began(label))
+                case Moved(label=label, phase="pushing", done=done, total=total) if done == total:
+                    self._rows.pop(label, None)
+                case Moved(label=label, phase=phase, done=done, total=total):
+                    share = 100 * done // max(total, 1)
+                    self._rows[label] = (f"{phase} {share} %", self._began(label))
                 case Waiting(label=label, holder=holder):
                     self._rows[label] = (f"waiting for {holder}", self._began(label))
                 case Noted(label=label, text=text):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engineforge import __version__
-from engineforge.errors import Problem, UsageError
+from engineforge.errors import HostUnfit, Problem, UsageError
 from engineforge.project.folder import find_root
 from engineforge.project.plans import Plan, Selection
 from engineforge.project.project import Project
@@ -58,18 +58,30 @@ def overlay(args: argparse.Namespace, project: Project) -> Overlay | None:
     if args.no_remote:
         return None
     found = project.settings().remote
-    url = args.remote or os.environ.get(_REMOTE_VARIABLE)
+    if args.remote is not None and not args.remote.strip():
+        raise UsageError("--remote names nothing", hint="--no-remote uses none")
+    url = args.remote or os.environ.get(_REMOTE_VARIABLE) or None
     if url is None and found is not None:
         # A folder is meant from where it is written.
         url = found.url if "://" in found.url else os.path.normpath(project.root / found.url)
     if url is None:
         return None
     push = getattr(args, "push", None) or (found.push if found is not None else "ci")
-    given = push == "always" or (push == "ci" and bool(os.environ.get("CI")))
-    made = project.overlay(url, push=given)
+    given = push == "always" or (push == "ci" and _in_ci())
+    try:
+        made = project.overlay(url, push=given)
+    except HostUnfit as error:
+        if args.remote is not None:
+            raise
+        say(f"note: {error}")  # what all specs name need not be installed everywhere
+        return None
     if getattr(args, "push", None) == "always" and not made.pushes:
-        raise UsageError(f"--push always: '{made.where}' can only be read")
+        raise UsageError(f"'{made.where}' can only be read, and nothing can be pushed to it")
     return made
+
+
+def _in_ci() -> bool:
+    return os.environ.get("CI", "").lower() not in ("", "0", "false", "no")
 
 
 def with_jobs(

@@ -14,8 +14,9 @@ from engineforge.project.plans import Effort, Plan, PlannedVariant, Selection
 from engineforge.project.remembered import up_to_date
 from engineforge.store.index import Index
 from engineforge.store.local import ENGINE, LocalStore
+from engineforge.store.projects import Projects
 from engineforge.worker.conditions import Conditions
-from engineforge.worker.outcome import Checked, Failed, Outcome, Reused, Skipped
+from engineforge.worker.outcome import Built, Checked, Failed, Outcome, Reused, Skipped
 
 if TYPE_CHECKING:  # a no-op build loads none of these
     from engineforge.backends.gpu import GpuUnreadable, HostGpu
@@ -156,6 +157,7 @@ class Project:
             if each.job is not None and each.label not in jobs
         }
         outcomes: dict[str, Outcome] = {}
+        self._registered(each for each in plan.variants if each.engine is not None)
         if jobs or (elsewhere and overlay):
             with self._worker(conditions, overlay) as worker:
                 if elsewhere and overlay:
@@ -165,6 +167,11 @@ class Project:
                 outcomes |= dict(zip(jobs, run(list(jobs.values())), strict=True))
             if prepare:
                 self.index.forget_planned()
+            self._registered(
+                each
+                for each in plan.variants
+                if isinstance(outcomes.get(each.label), Built | Reused)
+            )
         for variant in plan.variants:
             if (engine := variant.engine) is not None:
                 path = self.store.entry_path("engine", engine) / ENGINE
@@ -172,6 +179,12 @@ class Project:
             elif variant.label not in outcomes and variant.unfit is not None:
                 outcomes[variant.label] = Skipped(why=variant.unfit, unfit=True)
         return [outcomes[variant.label] for variant in plan.variants]
+
+    def _registered(self, built: Iterable[PlannedVariant]) -> None:
+        """So that no collection on behalf of other specs takes what these need."""
+        plans = {each.label: each.plan for each in built}
+        with contextlib.suppress(OSError):  # a cache that can only be read
+            Projects(self.store.root).register(self.root, plans)
 
     def rebuild(self, plan: Plan, conditions: Conditions) -> list[Outcome]:
         """Build the engines of a plan made with `jobs` once more, from their own timing caches, and
@@ -286,9 +299,21 @@ class Project:
         from engineforge.store.overlay import Overlay
         from engineforge.store.remote import Remote
 
+        self._must_be_apart(url)
         far = Remote.open(url, environment=self._environment, said=self._said)
         given = push and not far.read_only
         return Overlay(self.store, far, index=self.index, push=given, said=self._said)
+
+    def _must_be_apart(self, url: str) -> None:
+        folder = Path(url.removeprefix("file://"))
+        if "://" in str(folder):
+            return
+        near, far = self.store.root.resolve(), folder.resolve()
+        if near.is_relative_to(far) or far.is_relative_to(near):
+            raise UsageError(
+                f"the remote store '{url}' and the cache '{self.store.root}' lie in each other",
+                hint="give the remote store a folder of its own",
+            )
 
     @contextlib.contextmanager
     def _worker(self, conditions: Conditions, overlay: Overlay | None = None) -> Iterator[Worker]:

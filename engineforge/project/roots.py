@@ -18,7 +18,7 @@ from engineforge.project.project import Project
 from engineforge.store.gc import Root
 from engineforge.store.local import LocalStore
 from engineforge.store.manifest import Manifest
-from engineforge.store.roots import Ref
+from engineforge.store.uses import Ref
 from engineforge.worker.chain import planned
 from engineforge.worker.job import Job
 from engineforge.worker.latency import LATENCY

@@ -94,15 +94,24 @@ def plan_summary(plan: Plan) -> str:
         counted(len(plan.variants), "variant"),
         f"{len(plan.variants) - len(stale)} up to date",
     ]
+    fetched = [each for each in here if _is_elsewhere(each)]
+    here = [each for each in here if each not in fetched]
+    if fetched:
+        parts.append(f"{len(fetched)} to fetch")
     parts.append(f"{len(here)} to build")
-    if len(here) != len(stale):
-        parts.append(f"{len(stale) - len(here)} that this host cannot build")
+    if unfit := [each for each in stale if each.unfit is not None]:
+        parts.append(f"{len(unfit)} that this host cannot build")
     known = [each.seconds for each in here if each.seconds is not None]
     if known:
         unknown = len(here) - len(known)
         beside = f" and {unknown} never timed" if unknown else ""
         parts.append(f"about {duration(sum(known))} of building{beside}")
     return ", ".join(parts)
+
+
+def _is_elsewhere(variant: PlannedVariant) -> bool:
+    reasons = variant.state.reasons if isinstance(variant.state, Stale) else ()
+    return any(isinstance(each, BuiltElsewhere) and not each.changes for each in reasons)
 
 
 def outcome(found: Outcome) -> str:

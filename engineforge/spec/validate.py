@@ -108,9 +108,11 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
     limit: Any = error.validator_value
     instance: Any = error.instance
     found = describe(instance)
+    secret = False
     expected: str | None = None
     hint: str | None = None
     if isinstance(error.schema, Mapping):
+        secret = error.schema.get("x-secret", False)
         expected = error.schema.get("x-expected")
         hint = error.schema.get("x-hint")
     if "propertyNames" in error.absolute_schema_path:
@@ -140,7 +142,7 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
             kinds = [limit] if isinstance(limit, str) else list(limit)
             expected = expected or " or ".join(_TYPES[kind] for kind in kinds)
             number = isinstance(instance, int | float) and not isinstance(instance, bool)
-            if "string" in kinds and number and not hint:
+            if "string" in kinds and number and not (hint or secret):
                 # 12.10 was read as 12.1: only its author knows the digits.
                 as_written = isinstance(instance, int)
                 hint = "write it in quotes" + (f": '{instance}'" if as_written else "")
@@ -164,4 +166,7 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
         case "dependentRequired":
             missing = {each for keys in limit.values() for each in keys} - set(instance)
             expected, found = "min, opt and max together", "no " + " and no ".join(sorted(missing))
+    if secret:  # jsonschema's own message would repeat the value too
+        yield document.problem(path, f"expected {expected or 'another value'}", hint)
+        return
     yield document.problem(path, f"expected {expected or error.message}, found {found}", hint)

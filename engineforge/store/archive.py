@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import secrets
-import shutil
+import stat
 import tarfile
 from collections import Counter as Tally
 from collections.abc import Iterator, Sequence
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, cast
 
 from engineforge.digest import Digest
-from engineforge.errors import EngineForgeError, StoreCorrupt, UsageError
-from engineforge.store import files, layout
+from engineforge.errors import StoreCorrupt, UsageError
+from engineforge.store import disk, files, layout
 from engineforge.store.local import Entry, LocalStore, Session
 from engineforge.store.manifest import BadManifest, Manifest, PlanRecord, StoredFile
 from engineforge.store.objects import CHUNK
@@ -27,10 +27,9 @@ from engineforge.store.transfer import Counter, Progress
 _LARGEST_DOCUMENT = 64 << 20
 
 
-class BadArchive(EngineForgeError):
-    """The file is not what was exported; the message says which member is wrong."""
-
-    exit_code = StoreCorrupt.exit_code
+class BadArchive(StoreCorrupt):
+    """The file is not what was exported; the message says which member is wrong. A file that could
+    not be any archive, since it is a folder or cannot be read, is a UsageError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +47,12 @@ def export(
     records: Sequence[PlanRecord],
     file: Path,
     *,
-    entries: Sequence[Entry] = (),
     progress: Progress | None = None,
 ) -> Counts:
-    """Write these plan records with their entries, and further entries, to a file that is there
-    whole or not at all. The same ones come to the same bytes. StoreCorrupt where an entry is
-    missing or is not what its manifest says (then it is quarantined), UsageError where the file
-    cannot be written."""
-    wanted = {(each.manifest.stage, each.manifest.key): each for each in entries}
+    """Write these plan records with their entries to a file that is there whole or not at all. The
+    same ones come to the same bytes. StoreCorrupt where an entry is missing or is not what its
+    manifest says (then it is quarantined), UsageError where the file cannot be written."""
+    wanted: dict[tuple[str, Digest], Entry] = {}
     for record in records:
         for stage, key in record.entries.items():
             if (stage, key) not in wanted:
@@ -136,16 +133,36 @@ def _add(
     )
 
 
+class _Out:
+    """A new file as tarfile writes one."""
+
+    def __init__(self, path: Path, handle: int) -> None:
+        self._path, self._handle = path, handle
+        self._at = 0
+
+    def write(self, data: bytes) -> int:
+        files.write_on(self._handle, self._path, data, self._at)
+        self._at += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._at
+
+
 @contextlib.contextmanager
 def _written(file: Path) -> Iterator[IO[bytes]]:
     """A file that takes its name when it is whole and on the disk."""
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    if file.exists() and not file.is_file():  # a device would be replaced
+        raise UsageError(f"'{file}' is there, and no file", hint="give another path")
     try:
-        with temporary.open("xb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(file)
+        handle = disk.create(temporary)
+        try:
+            yield cast("IO[bytes]", _Out(temporary, handle))
+            disk.sync_file(handle, temporary)
+        finally:
+            os.close(handle)
+        disk.rename(temporary, file)
         files.sync_folder(file.parent)
     except OSError as error:
         raise UsageError(
@@ -153,7 +170,8 @@ def _written(file: Path) -> Iterator[IO[bytes]]:
             hint="give another path, or make room",
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            disk.unlink(temporary)
 
 
 @dataclass(slots=True)
@@ -185,8 +203,9 @@ def import_(
     file: Path, store: LocalStore, session: Session, *, progress: Progress | None = None
 ) -> Counts:
     """Publish what an archive holds and this store lacks, entries before records, after every
-    digest and seal of the archive was checked. BadArchive where anything is wrong with it: then
-    nothing was published. OSError where this disk is full."""
+    digest and seal of the archive was checked. BadArchive where anything is wrong with it, and
+    UsageError where it is no file or cannot be read: then nothing was published. OSError where this
+    disk is full."""
     contents = _Contents()
     with session.staged() as staged, _opened(file) as tar:
         size = file.stat().st_size
@@ -223,17 +242,31 @@ def import_(
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[tarfile.TarFile]:
     try:
-        with tarfile.TarFile(file) as tar:
+        # Not waiting, as for somebody who writes into a pipe.
+        handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no '{file}'") from error
+    except OSError as error:
+        raise UsageError(
+            f"'{file}' cannot be read: {error.strerror}", hint="may this user read it?"
+        ) from error
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise UsageError(
+                f"'{file}' is no file", hint="give one that `engineforge cache export` wrote"
+            )
+        with (
+            open(handle, "rb", closefd=False) as opened,
+            tarfile.TarFile(fileobj=opened) as tar,
+        ):
             yield tar
     except tarfile.TarError as error:
         raise BadArchive(
             f"'{file}' is cut off, or no archive of entries: {error}",
             hint="copy it again",
         ) from error
-    except FileNotFoundError as error:
-        if error.filename != str(file):
-            raise
-        raise UsageError(f"there is no '{file}'") from error
+    finally:
+        os.close(handle)
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -275,13 +308,16 @@ def _extract(
     tar: tarfile.TarFile, member: tarfile.TarInfo, digest: Digest, to: Path | None
 ) -> None:
     sha = hashlib.sha256()
-    with contextlib.ExitStack() as stack:
-        out = None if to is None else stack.enter_context(to.open("xb", buffering=0))
+    handle, at = None if to is None else disk.create(to), 0
+    try:
         for piece in _pieces(tar, member):
             sha.update(piece)
-            view = memoryview(piece)
-            while out is not None and view:
-                view = view[out.write(view) :]
+            if to is not None and handle is not None:
+                files.write_on(handle, to, piece, at)
+                at += len(piece)
+    finally:
+        if handle is not None:
+            os.close(handle)
     if sha.hexdigest() != digest.hex:
         raise BadArchive(
             f"'{member.name}' is corrupt: its digest is {sha.hexdigest()[:12]}…",
@@ -316,7 +352,7 @@ def _publish(store: LocalStore, session: Session, contents: _Contents, blobs: Pa
             for name, stored in manifest.files.items():
                 # Copied, not linked: what happens to one entry must not happen to another.
                 uses[stored.sha256] -= 1
-                move = shutil.copyfile if uses[stored.sha256] else os.rename
+                move = files.copy if uses[stored.sha256] else disk.rename
                 move(blobs / stored.sha256.hex, staged / name)
             _, ours = store.publish(
                 staged,

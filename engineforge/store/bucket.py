@@ -56,6 +56,16 @@ _NAMES = {
     "https": [],
 }
 SCHEMES = tuple(_NAMES)
+# Where the data goes. The others that are called endpoints give credentials on the instance itself,
+# and are without encryption by nature (AZURE_MSI_ENDPOINT, AWS_METADATA_ENDPOINT).
+_DATA_ENDPOINTS = (
+    "endpoint",
+    "endpoint_url",
+    "aws_endpoint",
+    "aws_endpoint_url",
+    "azure_endpoint",
+    "azure_storage_endpoint",
+)
 _SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD|SAS|AUTHORIZATION", re.IGNORECASE)
 _SHORTEST_SECRET = 6
 
@@ -251,6 +261,9 @@ class Bucket:
                 max_concurrency=_PARTS_AT_ONCE,
             )
 
+    def settle(self, path: str) -> None:
+        """Nothing: what a bucket shows it keeps."""
+
     def copy(self, path: str, to: str) -> None:
         with self._told():
             self._obstore.copy(self._store, path, to)
@@ -323,7 +336,7 @@ def _refuse_plain(scheme: str, given: Mapping[str, str], *, plain: bool) -> None
     if scheme in ("http", "https") or plain:
         return
     for name, value in given.items():
-        if "endpoint" in name.lower() and value.startswith("http://"):
+        if name.lower() in _DATA_ENDPOINTS and value.lower().startswith("http://"):
             raise UsageError(
                 f"the endpoint that '{name.upper()}' names is not encrypted",
                 hint="set AWS_ALLOW_HTTP=true if that is meant",

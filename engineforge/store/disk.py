@@ -21,6 +21,7 @@ Kind = Literal[
     "sync folder",
     "mkdir",
     "rename",
+    "link",
     "unlink",
     "rmdir",
 ]
@@ -28,7 +29,8 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is about to happen: `to` is the new name of what is renamed, `data` what is written."""
+    """What is about to happen: `to` is the new name of what is renamed or linked, `data` what is
+    written."""
 
     kind: Kind
     path: Path
@@ -44,7 +46,8 @@ _WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 @contextlib.contextmanager
 def watched(watch: Watch) -> Iterator[None]:
-    """Have `watch` told of each change of this thread (not of those that it starts) beforehand."""
+    """Have `watch` told beforehand of each change of this thread, and of those that it starts in
+    a copy of its context."""
     token = _WATCH.set(watch)
     try:
         yield
@@ -52,9 +55,9 @@ def watched(watch: Watch) -> Iterator[None]:
         _WATCH.reset(token)
 
 
-def _tell(kind: Kind, path: Path, to: Path | None = None, data: bytes = b"") -> None:
+def _tell(kind: Kind, path: Path, to: Path | None = None, data: bytes | memoryview = b"") -> None:
     if (watch := _WATCH.get()) is not None:
-        watch(Change(kind, path, to, data))
+        watch(Change(kind, path, to, bytes(data)))
 
 
 def create(path: Path) -> int:
@@ -69,7 +72,7 @@ def open_or_create(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
 
-def write(handle: int, path: Path, data: bytes) -> None:
+def write(handle: int, path: Path, data: bytes | memoryview) -> None:
     """Write all of it at the handle's place."""
     _tell("write", path, data=data)
     left = memoryview(data)
@@ -110,6 +113,12 @@ def rename(path: Path, to: Path) -> None:
     """rename(2): takes the place of a file or of an empty folder, never of a full one."""
     _tell("rename", path, to)
     path.rename(to)
+
+
+def link(path: Path, to: Path) -> None:
+    """link(2): one more name for a file; FileExistsError where that is taken."""
+    _tell("link", path, to)
+    to.hardlink_to(path)
 
 
 def unlink(path: Path) -> None:

@@ -7,13 +7,11 @@ import contextlib
 import errno
 import os
 import secrets
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from engineforge.store import files
+from engineforge.store import disk, files
 from engineforge.store.objects import CHUNK, Found, RemoteUnavailable, Stat, Version
-from engineforge.store.transfer import write_on
 
 _HALF_WRITTEN_SECONDS = 86_400
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -63,7 +61,7 @@ class Folder:
     def _link(self, temporary: Path, final: Path) -> bool:
         files.make_folder(final.parent)
         try:
-            final.hardlink_to(temporary)
+            disk.link(temporary, final)
         except FileExistsError:
             files.sync_name(final)  # whoever was first may not have yet
             return False
@@ -74,7 +72,7 @@ class Folder:
                 if final.exists():
                     files.sync_name(final)
                     return False
-                temporary.replace(final)
+                disk.rename(temporary, final)
         files.sync_name(final)
         return True
 
@@ -95,25 +93,32 @@ class Folder:
     def upload(self, path: str, chunks: Iterable[bytes], size: int) -> None:
         final = self._root / path
         with self._told(), self._temporary() as temporary:
-            with temporary.open("xb", buffering=0) as file:
-                at = 0
+            handle, at = disk.create(temporary), 0
+            try:
                 for chunk in chunks:
-                    write_on(file.fileno(), chunk, at)
+                    files.write_on(handle, temporary, chunk, at)
                     at += len(chunk)
-                temporary.chmod(files.READ_ONLY)
-                os.fsync(file.fileno())
-            files.make_folder(final.parent)
-            temporary.replace(final)
-            files.sync_name(final)
+                disk.chmod(temporary, files.READ_ONLY)
+                disk.sync_file(handle, temporary)
+            finally:
+                os.close(handle)
+            self._name(temporary, final)
+
+    def settle(self, path: str) -> None:
+        with self._told(), contextlib.suppress(FileNotFoundError):
+            files.sync_name(self._root / path)
 
     def copy(self, path: str, to: str) -> None:
         final = self._root / to
         with self._told(), self._temporary() as temporary:
-            shutil.copyfile(self._root / path, temporary)
+            files.copy(self._root / path, temporary)
             files.sync_file(temporary)
-            files.make_folder(final.parent)
-            temporary.replace(final)
-            files.sync_name(final)
+            self._name(temporary, final)
+
+    def _name(self, temporary: Path, final: Path) -> None:
+        files.make_folder(final.parent)
+        disk.rename(temporary, final)
+        files.sync_name(final)
 
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[Path]:
@@ -123,7 +128,8 @@ class Folder:
         try:
             yield path
         finally:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # gone to its name, or swept when it is old
+                disk.unlink(path)
         self._sweep()
 
     def _sweep(self) -> None:
@@ -132,12 +138,10 @@ class Folder:
             return
         self._swept = True
         with contextlib.suppress(OSError):  # others may, where this user may not
-            probe = self._staging / f"put-{secrets.token_hex(8)}"
-            probe.touch()
-            now = probe.stat().st_mtime
-            probe.unlink()
-            for path in self._staging.glob("put-*"):
-                files.remove_old(path, now - _HALF_WRITTEN_SECONDS)
+            before = files.clock(self._staging) - _HALF_WRITTEN_SECONDS
+            for path in self._staging.iterdir():
+                if not path.is_dir():
+                    files.remove_old(path, before)
 
     def _lock(self) -> contextlib.AbstractContextManager[bool]:
         return files.lock(self._staging / "locks" / "swap.lock", "swap")

@@ -16,7 +16,7 @@ from engineforge.digest import Digest
 from engineforge.store import disk, files, gate
 from engineforge.store.local import LocalStore, Session
 from engineforge.store.manifest import Manifest, PlanRecord
-from engineforge.store.roots import TRASH, Living, Ref, last_used, touch
+from engineforge.store.uses import TRASH, Living, Ref, last_used, touch
 
 _PLANS = "plans"
 """In the trash, beside the folders of stages."""
@@ -39,13 +39,12 @@ class Root:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What of that which nothing holds may go: all conditions must allow it. `older_than` and
-    `grace` are in seconds, `max_size` is in bytes of all entries together."""
+    """What of that which nothing holds may go: all conditions must allow it. `older_than` is in
+    seconds, `max_size` in bytes of all entries together."""
 
     keep_last: int = 0
     older_than: float | None = None
     max_size: int | None = None
-    grace: float = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,10 +126,11 @@ def decide(
             kept.hold([found.ref], f"in use by {holder}")
         elif found.used >= living.since:
             kept.hold([found.ref], "used since the oldest running process began")
+    named_by = _named_by(seen)
     for found in _newest(seen, policy.keep_last):
         by = f"one of the last {policy.keep_last} of {found.label}"
         kept.hold([found.ref], by)
-        for plan in kept.named_by.get(found.ref, ()):
+        for plan in named_by.get(found.ref, ()):
             kept.hold_plan(plan, by)
     kept.hold_what_is_about()
     used = _used_with_what_it_is_about(seen)
@@ -152,10 +152,6 @@ class _Kept:
     def __init__(self, seen: Survey) -> None:
         self._seen = seen
         self.by: dict[Ref, list[str]] = {}
-        self.named_by: dict[Ref, list[Digest]] = {}
-        for record in seen.records.values():
-            for ref in _named(record):
-                self.named_by.setdefault(ref, []).append(record.key)
 
     def hold(self, refs: Iterable[Ref], by: str) -> None:
         for ref in refs:
@@ -176,6 +172,15 @@ class _Kept:
 
 def _named(record: PlanRecord) -> list[Ref]:
     return [Ref(stage, key) for stage, key in record.entries.items()]
+
+
+def _named_by(seen: Survey) -> Mapping[Ref, Sequence[Digest]]:
+    """The plans whose records name an entry."""
+    found: dict[Ref, list[Digest]] = {}
+    for record in seen.records.values():
+        for ref in _named(record):
+            found.setdefault(ref, []).append(record.key)
+    return found
 
 
 def _newest(seen: Survey, count: int) -> Iterator[Found]:
@@ -216,7 +221,7 @@ def collect(
     all (None where it went). What roots hold is touched: it was of use until now."""
     for ref in decision.rooted:
         touch(ref.path(store.root))
-    named_by = _Kept(seen).named_by
+    named_by = _named_by(seen)
     for ref in decision.gone:
         with gate.deciding(store.root):
             spared = _take(store, ref, named_by.get(ref, ()), living)
@@ -238,7 +243,9 @@ def _take(store: LocalStore, ref: Ref, plans: Sequence[Digest], living: Living) 
             record = store.plan_record(plan)
             if record is not None and ref in _named(record):
                 files.move_aside(store.plan_path(plan), store.root / TRASH / _PLANS)
-        files.move_aside(path, ref.trash(store.root).parent)
+        if (older := ref.trash(store.root)).exists():
+            files.move_aside(older, older.parent)  # what is taken back is the last that was taken
+        files.move_aside(path, older.parent)
     except FileNotFoundError:
         return "taken by another process"
     return None

@@ -11,7 +11,6 @@ from engineforge.store.manifest import BadManifest, Manifest
 
 _BLOBS, _ENTRIES, _PLANS, _LAST = "blobs-v1/sha256", "entries-v1", "plans-v1", "last-v1"
 QUARANTINE = "quarantine"
-_NOT_FILES = frozenset({"", ".", "..", "manifest.json"})
 _MEMBER = re.compile(
     rf"(?:(?P<blobs>{_BLOBS})|{_ENTRIES}/(?P<stage>[a-z0-9][a-z0-9-]*)|(?P<plans>{_PLANS}))"
     r"/(?P<ab>[0-9a-f]{2})/(?P<hex>(?P=ab)[0-9a-f]{62})(?P<end>\.json)?"
@@ -67,14 +66,8 @@ def parse(path: str) -> Blob | EntryName | PlanName | None:
 
 
 def entry_manifest(data: bytes, stage: str, key: Digest) -> Manifest:
-    """The manifest of just this entry, from another machine; BadManifest for anything else, also
-    where its files could not be those of an entry."""
+    """The manifest of just this entry, from another machine; BadManifest for anything else."""
     manifest = Manifest.from_bytes(data)
     if (manifest.stage, manifest.key) != (stage, key):
         raise BadManifest("it is the manifest of another entry")
-    for name, file in manifest.files.items():
-        if name in _NOT_FILES or "\0" in name:
-            raise BadManifest(f"'{name}' is no name for a file of an entry")
-        if file.size < 0:
-            raise BadManifest(f"'{name}' has {file.size} bytes")
     return manifest

@@ -21,7 +21,7 @@ from engineforge.errors import HostUnfit, StoreCorrupt
 from engineforge.store import disk, files, gate
 from engineforge.store.file_system import FileSystem, file_system
 from engineforge.store.manifest import BadManifest, Manifest, PlanRecord, StoredFile
-from engineforge.store.roots import ENTRIES, Notes, Ref, is_over, session_name, touch
+from engineforge.store.uses import ENTRIES, Notes, Ref, is_over, session_name, touch
 
 MANIFEST = "manifest.json"
 ENGINE = "model.engine"
@@ -244,9 +244,10 @@ class LocalStore:
         files.write_new(staged / MANIFEST, manifest.to_bytes())
         files.seal_folder(staged)
         final = self.entry_path(stage, key)
+        folder = _identity_of(staged)  # to which its name makes no difference
         for _ in range(2):
             if files.publish_folder(staged, final):
-                return Entry(final, manifest, _identity(final) or (0, 0, 0)), True
+                return Entry(final, manifest, folder), True
             with gate.using(self.root):
                 touch(final)  # or it might be collected when it has just been adopted
             # Where that one is broken, this moves it aside.
@@ -293,7 +294,9 @@ class LocalStore:
         with contextlib.ExitStack() as stack:
             with self._writing():
                 lock = folder.with_name(f"{name}.lock")
-                stack.enter_context(files.lock(lock, name))
+                if not stack.enter_context(files.lock(lock, name)):
+                    # Without locks its file would stay, and say that this session lives.
+                    stack.callback(_unlink, lock)
                 began = lock.stat().st_mtime
                 self._sweep(began)
                 disk.mkdir(folder)
@@ -314,8 +317,7 @@ class LocalStore:
                     # A child that outlives its process for a moment may still write there: then
                     # the lock stays, as the name by which the next session finds the folder.
                     if not folder.exists():
-                        with contextlib.suppress(FileNotFoundError):
-                            disk.unlink(path)
+                        _unlink(path)
                     os.close(handle)
             elif not path.is_dir():
                 files.remove_old(path, now - _HALF_WRITTEN_SECONDS)
@@ -325,11 +327,20 @@ class LocalStore:
                 files.remove_folder(path)
 
 
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(OSError):  # gone already, or another user's in a sticky folder
+        disk.unlink(path)
+
+
 def _identity(path: Path) -> Identity | None:
     try:
-        found = changed = path.stat()
+        return _identity_of(path)
     except OSError:
         return None
+
+
+def _identity_of(path: Path) -> Identity:
+    found = changed = path.stat()
     if stat.S_ISDIR(found.st_mode):
         with contextlib.suppress(OSError):
             changed = (path / MANIFEST).stat()

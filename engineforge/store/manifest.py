@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from engineforge.digest import Digest, digest_bytes, digest_value
 
 FORMAT = 1
 _SEAL = "sha256_of_the_rest"
+_NOT_FILES = frozenset({"", ".", "..", "manifest.json"})
 
 
 class BadManifest(ValueError):
@@ -71,8 +71,11 @@ class Manifest:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadManifest(f"a field is missing or of the wrong kind: {error}") from error
         # Not inside the `try`: a BadManifest is a ValueError, and would be told as another fault.
-        if bad := [name for name in manifest.files if Path(name).name != name]:
-            raise BadManifest(f"'{bad[0]}' is no plain file name")
+        for name, file in manifest.files.items():
+            if name in _NOT_FILES or "/" in name or "\0" in name:
+                raise BadManifest(f"'{name}' is no name for a file of an entry")
+            if file.size < 0:
+                raise BadManifest(f"'{name}' has {file.size} bytes")
         if digest_value(manifest.key_document) != manifest.key:
             raise BadManifest("the key is not the digest of the key document")
         return manifest

@@ -67,5 +67,9 @@ class Objects(Protocol):
     def upload(self, path: str, chunks: Iterable[bytes], size: int) -> None:
         """Put an object of `size` bytes; nothing where `chunks` raises."""
 
+    def settle(self, path: str) -> None:
+        """Have what was found there outlast a power cut, before anything relies on it: whoever put
+        it may have been killed before they saw to that."""
+
     def copy(self, path: str, to: str) -> None:
         """Copy an object; FileNotFoundError where it is gone."""

@@ -12,7 +12,8 @@ from engineforge.digest import Digest
 from engineforge.store.index import Index, folder_stats
 from engineforge.store.local import Entry, LocalStore, Session
 from engineforge.store.manifest import Manifest, PlanRecord
-from engineforge.store.remote import Remote, RemoteCorrupt, RemoteUnavailable
+from engineforge.store.objects import RemoteUnavailable
+from engineforge.store.remote import Remote, RemoteCorrupt
 from engineforge.store.trust import whole
 
 T = TypeVar("T")
@@ -116,5 +117,6 @@ class Overlay:
             with self._lock:
                 first, self._down = not self._down, True
             if first:
-                self._said(f"{error.args[0]}; this run goes on without it")
+                hint = f"\nhint: {error.hint}" if error.hint else ""
+                self._said(f"{error.args[0]}; this run goes on without it{hint}")
             return None

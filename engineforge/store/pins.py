@@ -10,7 +10,6 @@ from engineforge.digest import Digest, canonical_json, digest_bytes, digest_valu
 from engineforge.errors import StoreCorrupt
 from engineforge.store import files, gate
 from engineforge.store.local import LocalStore, Session
-from engineforge.store.roots import touch
 
 _FOLDER = "pins"
 _FORMAT = 1
@@ -50,9 +49,8 @@ class Pins:
             record = self._store.plan_record(pin.plan)
             if record is None:
                 return False
-            for stage, key in record.entries.items():
-                if not touch(path := self._store.entry_path(stage, key)) and not path.is_dir():
-                    return False
+            if not all(session.uses(stage, key) for stage, key in record.entries.items()):
+                return False
             files.replace(self._path(pin.label), pin.to_bytes(), session.folder)
         return True
 

@@ -6,16 +6,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from pathlib import Path
-from shutil import copyfile
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from engineforge.digest import Digest, digest_bytes
 from engineforge.errors import StoreCorrupt, UsageError
-from engineforge.store import layout
+from engineforge.store import disk, files, layout
 from engineforge.store.bucket import SCHEMES, Bucket
 from engineforge.store.folder import Folder
 from engineforge.store.local import Entry, LocalStore
@@ -31,11 +32,10 @@ from engineforge.store.transfer import (
     verified,
 )
 
-__all__ = ["Progress", "Remote", "RemoteCorrupt", "RemoteUnavailable"]
-
 T = TypeVar("T")
 _AT_ONCE = 4
 _TRIES = 8
+_LIKE_A_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 # What stands where something broken was taken out. Nothing is ever deleted: a delete could hit what
 # another machine has put there since, and a swap cannot.
 _TAKEN_OUT = b""
@@ -58,25 +58,27 @@ class Remote:
         url: str,
         *,
         environment: Mapping[str, str],
-        options: Mapping[str, str] | None = None,
         said: Callable[[str], None] = lambda _: None,
     ) -> Remote:
         """The store at `s3://bucket/path`, `gs://bucket/path`, `az://container/path`, `https://…`
         (for reading), `file:///path` or a path; nothing is asked of it yet.
 
-        Credentials come from `environment` by the names that the providers use. `options` are
-        settings of the bucket (see Bucket). UsageError or HostUnfit where that cannot be.
+        Credentials come from `environment` by the names that the providers use. UsageError or
+        HostUnfit where that cannot be.
         """
         scheme = url.partition("://")[0] if "://" in url else ""
         if scheme in SCHEMES:
-            return cls(Bucket(url, options=options or {}, environment=environment), said)
+            return cls(Bucket(url, options={}, environment=environment), said)
         if scheme not in ("", "file"):
             raise UsageError(
                 f"a remote store cannot be at '{scheme}://'",
                 hint=f"expected a folder, or one of: {', '.join(SCHEMES)}, file",
             )
-        if options:
-            raise UsageError(f"a folder has no setting '{next(iter(options))}'")
+        if not scheme and (like := _LIKE_A_URL.match(url)):  # its rest may hold a password
+            raise UsageError(
+                f"a remote store cannot be at '{like[0]}…'",
+                hint=f"two slashes follow a scheme: {', '.join(SCHEMES)}, file; a folder: ./NAME",
+            )
         path = Path(unquote(urlsplit(url).path)) if scheme else Path(url)
         if scheme and (urlsplit(url).netloc not in ("", "localhost") or not path.is_absolute()):
             raise UsageError("a 'file://' URL names no absolute path", hint="file:///path/to/it")
@@ -119,6 +121,7 @@ class Remote:
         self, path: str, parsed: Callable[[bytes], T], what: str
     ) -> tuple[T | None, Found | None]:
         """What is at a path, and what stands there now."""
+        suspect: Found | None = None
         for _ in range(_TRIES):
             found = self._objects.read(path)
             if found is None or found.data == _TAKEN_OUT:
@@ -126,6 +129,9 @@ class Remote:
             try:
                 return parsed(found.data), found
             except BadManifest as error:
+                if found != suspect:  # it may have happened on the way: judged when it comes again
+                    suspect = found
+                    continue
                 told = f"{what} in '{self.url}' is corrupt: {error}"
                 if not self._aside(path, found.version, digest_bytes(found.data), told):
                     return None, found
@@ -168,9 +174,9 @@ class Remote:
         def one(file: StoredFile) -> None:
             first, *others = names[file]
             with self._blob(manifest, file, partial, counter) as path:
-                path.rename(folder / first)
+                disk.rename(path, folder / first)
             for name in others:
-                copyfile(folder / first, folder / name)
+                files.copy(folder / first, folder / name)
 
         self._all(one, list(names), counter)
         forget_old(partial)
@@ -226,6 +232,7 @@ class Remote:
                 continue
             self._give(entry, {file: have[file] for file in lacking}, progress)
             if theirs is not None:
+                self._objects.settle(path)
                 return theirs
             if self._stands(path, ours.to_bytes(), found):
                 return ours
@@ -238,17 +245,20 @@ class Remote:
         return self._objects.swap(path, data, found.version)
 
     def _lacking(self, manifest: Manifest) -> list[StoredFile]:
-        """Which files of an entry are not there with their size."""
+        """Which files of an entry are not there with their size; the others will stay there."""
         wanted = list(dict.fromkeys(manifest.files.values()))
 
         def there(file: StoredFile) -> bool:
-            stat = self._objects.stat(layout.blob_path(file.sha256))
-            return stat is not None and stat.size == file.size
+            path = layout.blob_path(file.sha256)
+            stat = self._objects.stat(path)
+            if stat is None or stat.size != file.size:
+                return False
+            self._objects.settle(path)
+            return True
 
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="remote") as pool:
-            return [
-                file for file, ok in zip(wanted, pool.map(there, wanted), strict=True) if not ok
-            ]
+            asked = [pool.submit(copy_context().run, there, file) for file in wanted]
+        return [file for file, each in zip(wanted, asked, strict=True) if not each.result()]
 
     def _give(
         self, entry: Entry, names: Mapping[StoredFile, str], progress: Progress | None
@@ -268,7 +278,8 @@ class Remote:
         pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="remote")
         try:
             largest = sorted(of, key=lambda file: file.size, reverse=True)
-            running = [pool.submit(one, file) for file in largest]
+            # In a copy of the context: who watches the disk is told of what these threads do.
+            running = [pool.submit(copy_context().run, one, file) for file in largest]
             finished, _ = wait(running, return_when=FIRST_EXCEPTION)
             if any(each.exception() for each in finished):
                 counter.stop()
@@ -289,6 +300,7 @@ class Remote:
         for _ in range(_TRIES):
             theirs, found = self._record(record.key)
             if theirs is not None and (theirs == record or self._holds(theirs)):
+                self._objects.settle(path)
                 return theirs
             if self._stands(path, record.to_bytes(), found):
                 return record

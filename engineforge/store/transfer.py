@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engineforge.digest import Digest
 from engineforge.errors import StoreCorrupt
-from engineforge.store import files
+from engineforge.store import disk, files
 from engineforge.store.manifest import StoredFile
 from engineforge.store.objects import CHUNK, Objects
 
@@ -22,9 +22,6 @@ Progress = Callable[[int, int], None]
 """Is told bytes so far and in all, by any thread; what it raises ends the transfer."""
 
 _AHEAD = 8
-_PIECE = 1 << 16
-"""What is written at once. For larger ones ext4 looks for memory that is as large and in one piece
-(seen with Linux 6.18), which took three times as long, or eight times."""
 _OLD_SECONDS = 7 * 86_400
 
 
@@ -93,9 +90,8 @@ def downloaded(
 ) -> Iterator[Path]:
     """The file that a blob has become, not fsynced, to be moved away; it lies in `partial`, where
     also stays what came until the connection broke. Mismatch where what came is something else,
-    FileNotFoundError where there is nothing, OSError where there is no room."""
+    twice, FileNotFoundError where there is nothing, OSError where there is no room."""
     with _claimed(partial, stored.sha256.hex) as claimed:
-        begun = claimed.stat().st_size
         done = 0
 
         def moved(size: int) -> None:
@@ -106,25 +102,30 @@ def downloaded(
         try:
             _fill(objects, path, stored, claimed, moved)
         except Mismatch:
-            if not begun:
-                claimed.unlink()
-                raise
-            # What lay here may be what is wrong: a power cut may leave anything in it.
-            os.truncate(claimed, 0)
+            # What lay here may be what is wrong, as a power cut may leave anything in it, or what
+            # happened on the way. The blob is judged, for all who share it, by a second request.
             add(-done)
             try:
-                _fill(objects, path, stored, claimed, add)
+                _fill(objects, path, stored, claimed, add, afresh=True)
             except Mismatch:
-                claimed.unlink()
+                disk.unlink(claimed)
                 raise
         yield claimed
 
 
 def _fill(
-    objects: Objects, path: str, stored: StoredFile, partial: Path, add: Callable[[int], None]
+    objects: Objects,
+    path: str,
+    stored: StoredFile,
+    partial: Path,
+    add: Callable[[int], None],
+    *,
+    afresh: bool = False,
 ) -> None:
     sha, size = hashlib.sha256(), 0
     with partial.open("r+b", buffering=0) as file:
+        if afresh:
+            disk.truncate(file.fileno(), partial)
         while chunk := file.read(CHUNK):
             sha.update(chunk)
             size += len(chunk)
@@ -133,7 +134,7 @@ def _fill(
             with _hashing(sha.update) as hashed:
                 for chunk in objects.stream(path, size, stored.size):
                     hashed(chunk)
-                    write_on(file.fileno(), chunk, size)
+                    files.write_on(file.fileno(), partial, chunk, size)
                     size += len(chunk)
                     add(len(chunk))
                     if size > stored.size:
@@ -141,16 +142,6 @@ def _fill(
     digest = Digest("sha256:" + sha.hexdigest())
     if (size, digest) != (stored.size, stored.sha256):
         raise Mismatch(size, digest)
-
-
-def write_on(handle: int, chunk: bytes, at: int) -> None:
-    """Write all of a chunk where the file is, at its byte `at`, and let the disk begin with it:
-    then there is little left to wait for when the file is fsynced. Its pages stay in memory, since
-    only clean ones are dropped."""
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(handle, view[:_PIECE]) :]
-    os.posix_fadvise(handle, at, len(chunk), os.POSIX_FADV_DONTNEED)
 
 
 @contextlib.contextmanager
@@ -178,7 +169,7 @@ def _claimed(folder: Path, name: str) -> Iterator[Path]:
     files.make_folder(folder)
     path = folder / name
     with contextlib.suppress(FileExistsError):
-        path.touch(exist_ok=False)
+        files.make_empty(path)
     handle = files.try_lock(path)
     if handle is not None:
         try:
@@ -187,19 +178,17 @@ def _claimed(folder: Path, name: str) -> Iterator[Path]:
             os.close(handle)
         return
     path = folder / f"{name}.{secrets.token_hex(4)}"
-    path.touch(exist_ok=False)
+    files.make_empty(path)
     try:
         yield path
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(path)
 
 
 def forget_old(partial: Path) -> None:
     """Remove downloads that nobody has gone on with for a week."""
     with contextlib.suppress(OSError):
-        probe = partial / f"clock.{secrets.token_hex(4)}"
-        probe.touch()
-        now = probe.stat().st_mtime
-        probe.unlink()
+        before = files.clock(partial) - _OLD_SECONDS
         for path in partial.iterdir():
-            files.remove_old(path, now - _OLD_SECONDS)
+            files.remove_old(path, before)

@@ -14,7 +14,7 @@ from engineforge.plan.keys import TypedKey
 from engineforge.stages.precision import tools
 from engineforge.store.local import Entry
 from engineforge.store.manifest import Manifest
-from engineforge.store.roots import Ref
+from engineforge.store.uses import Ref
 from engineforge.worker.entries import Made
 from engineforge.worker.importer import Importer
 from engineforge.worker.job import Job, StageFailed, ToolMissing, outside_profiles

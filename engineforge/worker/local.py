@@ -263,7 +263,7 @@ class Worker:
         obtained = self._building.engine(job, model)
         engine, path = obtained.entry.manifest.key, obtained.entry.file(ENGINE)
         entries["engine"] = engine
-        seconds: float = obtained.entry.manifest.record["seconds"]
+        seconds: float = obtained.entry.manifest.record.get("seconds", 0)
         self._record(job, entries, seconds if obtained.why is None else None)
         if self._sharing is not None:
             self._sharing.push(job)

@@ -99,11 +99,21 @@ Outcome = Built | Reused | Prepared | Rebuilt | Checked | Timed | Ranked | Faile
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A variant has reached a phase: importing, converting, building, loading,
+    """A variant has reached a phase: fetching, importing, converting, building, loading,
     publishing, comparing, measuring."""
 
     label: str
     phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """So many bytes of a variant's entries were fetched, or pushed (`phase`), of so many in all."""
+
+    label: str
+    phase: str
+    done: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,4 +140,4 @@ class Finished:
     outcome: Outcome
 
 
-Event = Started | Waiting | Noted | Finished
+Event = Started | Moved | Waiting | Noted | Finished

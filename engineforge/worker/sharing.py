@@ -11,11 +11,11 @@ from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError
 from engineforge.store.local import Session
 from engineforge.store.overlay import Overlay
-from engineforge.store.roots import Ref
+from engineforge.store.uses import Ref
 from engineforge.worker.chain import planned
 from engineforge.worker.entries import Obtained
 from engineforge.worker.job import Job
-from engineforge.worker.outcome import Event, Noted
+from engineforge.worker.outcome import Event, Moved, Noted
 from engineforge.worker.running import INTERRUPTED, Halted, Running
 
 _AT_ONCE = 2
@@ -40,6 +40,7 @@ class Sharing:
         self._partial = root / _PARTIAL
         self._pushing: list[tuple[str, Future[bool]]] = []
         self._pool: ThreadPoolExecutor | None = None
+        self._labels: dict[Digest, str] = {}
         self._lock = threading.Lock()
 
     @property
@@ -54,14 +55,18 @@ class Sharing:
     def planned(self, job: Job) -> list[Ref]:
         """The entries that this job's plan comes to, as far as what was left elsewhere tells: with
         that of its engine last, where other machines have made what it is made of."""
-        return list(planned(job, self._overlay.manifest))
+        found = list(planned(job, self._overlay.manifest))
+        with self._lock:
+            self._labels |= {ref.key: job.variant.label for ref in found}
+        return found
 
     def fetch(self, stage: str, key: Digest) -> Obtained | None:
         """The entry of a key from there; None where there is none, or where making it is as quick
         as asking for it."""
         if stage not in _WORTH_IT:
             return None
-        entry = self._overlay.fetch(stage, key, self._session, self._partial, self._going_on)
+        told = self._telling(self._labels.get(key, ""), "fetching")
+        entry = self._overlay.fetch(stage, key, self._session, self._partial, told)
         return None if entry is None else Obtained(entry, self.why)
 
     def push(self, job: Job) -> None:
@@ -71,7 +76,9 @@ class Sharing:
         plan, label = job.key.digest(), job.variant.label
         with self._lock:
             self._pool = self._pool or ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="push")
-            given = self._pool.submit(self._overlay.push, plan, label, self._going_on)
+            given = self._pool.submit(
+                self._overlay.push, plan, label, self._telling(label, "pushing")
+            )
             self._pushing.append((label, given))
 
     def finish(self) -> None:
@@ -86,9 +93,17 @@ class Sharing:
                 raise error
             if given.cancelled() or error is not None or not given.result():
                 why = f": {error.args[0]}" if isinstance(error, EngineForgeError) else ""
-                self._tell(Noted(label, f"not pushed to {self.where}{why}"))
+                later = "`engineforge cache push` gives it later"
+                self._tell(Noted(label, f"not pushed to {self.where}{why}; {later}"))
 
-    def _going_on(self, _done: int, _total: int) -> None:
-        """What ends a transfer with the run; where a variant failed, what others built is given."""
-        if self._running.why == INTERRUPTED:
-            raise Halted
+    def _telling(self, label: str, phase: str) -> Callable[[int, int], None]:
+        """Says how a transfer goes, and ends it when the run is interrupted; where a variant
+        failed, what others built is given all the same."""
+
+        def told(done: int, total: int) -> None:
+            if self._running.why == INTERRUPTED:
+                raise Halted
+            if label:
+                self._tell(Moved(label, phase, done, total))
+
+        return told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -163,18 +164,92 @@ def test_some_of_the_specs_are_not_all(built: Forge) -> None:
     assert [each["label"] for each in removed] == ["other/fp32@ada"]
 
 
-def test_projects_may_share_a_cache(built: Forge, tmp_path: Path) -> None:
+def test_specs_with_different_caches_are_collected_apart(built: Forge, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "specs"
+    shutil.copytree(built.specs, other)
+    assert "different caches" in built.run("gc", "specs", other).err
+
+
+@pytest.fixture
+def other(built: Forge, tmp_path: Path) -> Path:
+    """The specs of another project, which builds into the same cache."""
     other = tmp_path / "other" / "specs"
     (other / "models").mkdir(parents=True)
     convnet(other / "models" / "net.onnx")
     (other / "targets.yaml").write_text((built.specs / "targets.yaml").read_text())
     (other / "more.yaml").write_text(SPEC.replace("max: [8", "max: [7"))
     assert built.run("build", other, "--cache", "cache").code == 0
-    both = built.run("gc", "specs", other, "--cache", "cache", "--json")
-    assert both.json["removed"] == []
-    assert "different caches" in built.run("gc", "specs", other).err
-    alone = built.run("gc", "specs", "--json")
-    assert [each["label"] for each in alone.json["removed"]] == ["more/fp32@ada"]
+    return other
+
+
+def _of_more(result: Result) -> list[str]:
+    """What keeps the engine of the other project."""
+    (found,) = (each["by"] for each in result.json["kept"] if each["label"] == "more/fp32@ada")
+    return list(found)
+
+
+def test_what_another_project_needs_is_kept_though_it_was_not_given(
+    built: Forge, other: Path
+) -> None:
+    result = _collected(built)
+    assert _removed(result) == []
+    assert _of_more(result) == ["plan of more/fp32@ada"]
+
+
+def test_what_another_project_no_longer_needs_goes(built: Forge, other: Path) -> None:
+    (other / "more.yaml").write_text(SPEC.replace("max: [8", "max: [6"))
+    assert built.run("build", other, "--cache", "cache").code == 0
+    assert _removed(_collected(built)) == ["engine"]
+
+
+def test_another_project_counts_when_all_that_it_needs_was_there_already(
+    rebuilt: Forge, tmp_path: Path
+) -> None:
+    """It built nothing: its specs are what the specs of the first were formerly."""
+    other = tmp_path / "other" / "specs"
+    shutil.copytree(rebuilt.specs, other)
+    rebuilt.edit("net", "max: [9, 3", "max: [7, 3")
+    assert rebuilt.run("build", other, "--cache", "cache", "--json").outcomes() == {
+        "fp32@ada": "reused"
+    }
+    rebuilt.build()
+    assert len(_collected(rebuilt).json["removed"]) == 1, "the engine that both left behind"
+
+
+def test_what_a_project_needed_that_is_gone_is_kept_until_it_is_forgotten(
+    built: Forge, other: Path
+) -> None:
+    shutil.rmtree(other)
+    result = _collected(built)
+    assert _removed(result) == []
+    assert _of_more(result) == [f"last plan of more/fp32@ada of '{other}', which is gone"]
+    assert f"note: '{other}', which built into this cache, is gone" in result.err
+    forgotten = ("--forget", str(other))
+    assert _removed(_collected(built, *forgotten, "--dry-run")) == ["engine"]
+    assert _removed(_collected(built)) == [], "a dry run forgets nothing"
+    assert _removed(_collected(built, *forgotten)) == ["engine"]
+    result = built.run("gc", "specs", *forgotten)
+    assert result.code == 2
+    assert f"--forget: no project at '{other}'" in result.err
+
+
+def test_another_project_with_problems_needs_what_is_not_known(built: Forge, other: Path) -> None:
+    (other / "more.yaml").write_text(SPEC.replace("precision", "precison"))
+    result = built.run("gc", "specs")
+    assert result.code == 2
+    assert f"{other / 'more.yaml'}:" in result.err
+    assert f"'{other}' builds into this cache, too, and has problems" in result.err
+    assert built.run("gc", "specs", "--forget", other).code == 0
+
+
+def test_a_link_to_the_given_specs_is_no_other_project(built: Forge, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(built.specs)
+    assert built.run("build", tmp_path / "link", "--cache", "cache").code == 0
+    built.spec("other", SPEC.replace("8, 3", "7, 3").replace("4, 3", "5, 3"))
+    built.build()
+    assert _removed(_collected(built, "--partial")) == []
+    removed = built.run("gc", "specs/net.yaml", "--partial", "--json").json["removed"]
+    assert [each["label"] for each in removed] == ["other/fp32@ada"]
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
-from engineforge.cli.progress import progress
-from engineforge.worker.outcome import Event, Noted, Started, Waiting
+from engineforge.cli.progress import _Live, progress
+from engineforge.worker.outcome import Event, Moved, Noted, Started, Waiting
 from tests.conftest import Forge
 from tests.models import elementwise
 
@@ -60,6 +61,22 @@ def test_the_variants_own_history_is_shown(built: Forge) -> None:
     _slow(built)
     built.edit("net", "max: [8, 3", "max: [9, 3")
     assert "of about" in on_a_terminal(built)
+
+
+def test_a_transfer_is_shown_by_its_share_until_it_is_done() -> None:
+    live = _Live({})
+    console = Console(file=io.StringIO(), width=100)
+
+    def shown() -> str:
+        with console.capture() as captured:
+            console.print(live.render())
+        return captured.get()
+
+    live.tell(Moved("net/fp32@ada", "fetching", 50, 200))
+    assert "net/fp32@ada" in shown()
+    assert "fetching 25 %" in shown()
+    live.tell(Moved("net/fp32@ada", "pushing", 0, 0))  # all empty files
+    assert "pushing" not in shown()
 
 
 @pytest.mark.parametrize("environment", [{"CI": "true"}, {"TERM": "dumb"}])

@@ -204,6 +204,44 @@ def test_a_remote_that_cannot_be_reached_costs_no_build(forge: Forge) -> None:
     assert "this run goes on without it" in result.err
 
 
+@pytest.mark.parametrize("url", ["", " "])
+def test_an_empty_url_is_refused(forge: Forge, url: str) -> None:
+    result = forge.run("build", "specs", "--remote", url)
+    assert result.code == 2
+    assert "--remote names nothing" in result.err
+
+
+def test_an_empty_variable_names_nothing(
+    forge: Forge, far: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENGINEFORGE_REMOTE", "")
+    build(forge, "one")
+    assert far.exists()
+
+
+@pytest.mark.parametrize("inside", [".", "one", "one/far", "one/trash"])
+def test_a_remote_in_the_cache_or_around_it_is_refused(forge: Forge, inside: str) -> None:
+    result = forge.run("build", "specs", "--cache", "one", "--remote", inside)
+    assert result.code == 2
+    assert "lie in each other" in result.err
+
+
+@pytest.mark.usefixtures("far")
+def test_a_dry_run_says_what_would_be_fetched(forge: Forge) -> None:
+    build(forge, "one")
+    result = forge.run("build", "specs", "--dry-run", "--cache", "two")
+    assert "it is in far" in result.out
+    assert "1 to fetch, 0 to build" in result.err
+
+
+@pytest.mark.parametrize("ci", ["", "0", "false"])
+def test_ci_that_is_off_is_no_ci(forge: Forge, monkeypatch: pytest.MonkeyPatch, ci: str) -> None:
+    monkeypatch.setenv("CI", ci)
+    forge.spec("engineforge", "remote: {url: ../far, push: ci}\n")
+    build(forge, "one")
+    assert not (forge.root / "far" / "plans-v1").exists()
+
+
 def test_a_bad_settings_file_is_said_with_its_place(forge: Forge) -> None:
     forge.spec("engineforge", "remote: {url: s3://b, push: sometimes}\n")
     result = forge.run("build", "specs")

@@ -47,10 +47,27 @@ def test_there_need_not_be_a_remote() -> None:
         ("remote: {url: 'ftp://h/x'}", "remote.url", "s3://"),
         ("remote: {url: s3://b, push: sometimes}", "remote.push", "always"),
         ("remotes: {url: s3://b}", "1:1: remotes", "remote"),
-        ("remote: s3://b", "remote", "found 's3://b'"),
+        ("remote: s3://b", "remote", "expected a mapping"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(text: str, where: str, what: str) -> None:
     (problem,) = _problems(text)
     assert where in problem
     assert what in problem
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "remote: {url: 'https:/bob:hunter22@host/x'}",
+        "remote: {url: 'htps://bob:hunter22@host/x'}",
+        "remote: {url: ['https://bob:hunter22@host/x']}",
+        "remote: 'https://bob:hunter22@host/x'",
+        "remote: ['https://bob:hunter22@host/x']",
+    ],
+)
+def test_a_password_in_a_url_that_is_wrong_is_not_shown(text: str) -> None:
+    (problem,) = _problems(text)
+    assert "expected" in problem
+    assert "hunter22" not in problem
+    assert "found" not in problem

@@ -90,6 +90,8 @@ class Faults:
     statuses: list[int] = field(default_factory=list)
     cut_after: list[int] = field(default_factory=list)
     """Bytes of the answer's body after which the connection ends."""
+    flips: int = 0
+    """So many answers come with one bit of their body changed."""
     always: int | None = None
     seen: list[str] = field(default_factory=list)
 
@@ -122,6 +124,8 @@ def proxy_before(server: S3Server) -> Iterator[Proxy]:
                 cut = None
                 if matches and status is None and faults.cut_after:
                     cut = faults.cut_after.pop(0)
+                flip = matches and status is None and faults.flips > 0
+                faults.flips -= flip
             if status is not None:
                 text = f"<Error><Code>Refused</Code><Key>{SECRET}</Key></Error>".encode()
                 self._answer(status, {"Content-Length": str(len(text))}, text, None)
@@ -132,6 +136,8 @@ def proxy_before(server: S3Server) -> Iterator[Proxy]:
                 upstream.request(self.command, self.path, body, headers)
                 answer = upstream.getresponse()
                 data = answer.read()
+                if flip:
+                    data = data[:-1] + bytes([data[-1] ^ 1])
                 kept = {
                     name: value
                     for name, value in answer.getheaders()

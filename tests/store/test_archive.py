@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import secrets
 import tarfile
 from collections.abc import Callable, Iterator
@@ -109,9 +110,7 @@ def test_the_same_entries_are_the_same_archive(
     near: LocalStore, record: PlanRecord, file: Path, tmp_path: Path
 ) -> None:
     again = tmp_path / "again.tar"
-    engine = near.get("engine", record.entries["engine"])
-    assert engine is not None
-    export(near, [record, record], again, entries=[engine])
+    export(near, [record, record], again)
     assert again.read_bytes() == file.read_bytes()
 
 
@@ -136,14 +135,6 @@ def test_equal_files_are_in_it_once(file: Path) -> None:
     assert len(blobs) == len(set(blobs)) == 4
 
 
-def test_entries_go_without_a_record(near: LocalStore, far: LocalStore, tmp_path: Path) -> None:
-    entry = published(near, FILES)
-    counts = export(near, [], tmp_path / "a.tar", entries=[entry])
-    assert counts == Counts(entries=1, records=0, bytes=603)
-    assert imported(tmp_path / "a.tar", far).entries == 1
-    assert far.get("engine", entry.manifest.key) is not None
-
-
 def test_the_entry_that_is_here_stays(file: Path, far: LocalStore) -> None:
     mine = published(far, {"model.engine": b"mine"})
     assert imported(file, far).known == 1
@@ -153,9 +144,9 @@ def test_the_entry_that_is_here_stays(file: Path, far: LocalStore) -> None:
 
 
 def test_progress_ends_at_all_bytes(near: LocalStore, far: LocalStore, tmp_path: Path) -> None:
-    entry = published(near, {"model.engine": secrets.token_bytes(3 << 20)})
+    record = recorded(near, published(near, {"model.engine": secrets.token_bytes(3 << 20)}))
     file, told = tmp_path / "a.tar", []
-    export(near, [], file, entries=[entry], progress=lambda *each: told.append(each))
+    export(near, [record], file, progress=lambda *each: told.append(each))
     assert told[-1] == (3 << 20, 3 << 20)
     told.clear()
     with far.session() as session:
@@ -197,6 +188,46 @@ def test_a_file_that_cannot_be_written_is_said(near: LocalStore, record: PlanRec
 def test_a_file_that_is_not_there_is_said(far: LocalStore, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no '.*/none\.tar'"):
         imported(tmp_path / "none.tar", far)
+
+
+def test_a_folder_is_no_archive(far: LocalStore, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is no file.*\n.*engineforge cache export"):
+        imported(tmp_path, far)
+
+
+def test_a_device_is_no_archive(far: LocalStore) -> None:
+    with pytest.raises(UsageError, match="'/dev/null' is no file"):
+        imported(Path("/dev/null"), far)
+
+
+def test_a_pipe_into_which_nobody_writes_is_no_archive(far: LocalStore, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="pipe' is no file"):
+        imported(tmp_path / "pipe", far)
+
+
+def test_a_file_below_a_file_is_said(far: LocalStore, file: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read: Not a directory"):
+        imported(file / "a.tar", far)
+
+
+def test_a_file_that_this_user_must_not_read_is_said(far: LocalStore, file: Path) -> None:
+    file.chmod(0)
+    try:
+        file.open("rb").close()
+    except PermissionError:
+        with pytest.raises(UsageError, match="cannot be read: Permission denied"):
+            imported(file, far)
+    else:
+        pytest.skip("this user reads everything")
+
+
+def test_nothing_but_a_file_is_replaced_by_an_export(near: LocalStore, record: PlanRecord) -> None:
+    os.mkfifo(near.root / "pipe")
+    for path in (near.root / "pipe", near.root):
+        with pytest.raises(UsageError, match="is there, and no file"):
+            export(near, [record], path)
+    assert (near.root / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar", bytes(2048)], ids=["empty", "text", "zeros"])

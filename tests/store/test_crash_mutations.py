@@ -44,7 +44,8 @@ def _says(change: Change) -> str:
     text = str(change.path)
     for pattern, name in (
         (r"[0-9a-f]{64}", "KEY"),
-        (r"^staging/replace-.*", "NEW"),
+        (r"^(far/)?staging/(put|replace)-.*", "NEW"),
+        (r"^\.engines\.tar\.[0-9a-f]+", "NEW"),
         (r"^staging/[^/]*-\d+-[0-9a-f]{8}/replace-.*", "NEW"),
         (r"^staging/[^/]*-\d+-[0-9a-f]{8}/[0-9a-f]{16}", "STAGED"),
         (r"/[0-9a-f]{2}$", "/AB"),
@@ -72,6 +73,7 @@ MOVED = (
 )
 SEEN_AGAIN = "what is broken is found to be so again, and moved again"
 WHOLE = "what is removed is one file, a plan record"
+EMPTY = "no bytes stand for what was taken out, and none of them can be lost"
 SAME = "the record has the same bytes as the one that it replaces"
 
 # Without these nothing breaks, for these reasons. What is not here must break something.
@@ -145,6 +147,59 @@ HARMLESS = {
         "sync folder trash/engine #1": MOVED,
     },
     "an entry taken back from the trash": {"sync folder entries-v1/engine #1": OTHERS},
+    "a first push into a folder that is a remote store": {
+        "sync folder . #1": AGAIN,
+        "sync folder . #2": AGAIN,
+        "sync folder . #3": AGAIN,
+        "sync folder . #4": AGAIN,
+        "sync folder far #1": STAGING,
+        "sync folder far #2": AGAIN,
+        "sync folder far/blobs-v1/sha256 #1": AGAIN,
+        "sync folder far/blobs-v1/sha256 #2": AGAIN,
+        "sync folder far/blobs-v1/sha256 #3": OTHERS,
+        "sync folder far/blobs-v1/sha256/AB #2": OTHERS,
+        "sync folder far/entries-v1/engine #1": AGAIN,
+        "sync folder far/entries-v1/engine #2": AGAIN,
+        "sync folder far/entries-v1/engine #3": OTHERS,
+        "sync folder far/entries-v1/engine/AB #2": OTHERS,
+        "sync folder far/plans-v1 #1": AGAIN,
+        "sync folder far/plans-v1 #2": AGAIN,
+    },
+    "a broken manifest of a remote store moved aside and replaced": {
+        "sync folder . #1": OTHERS,
+        "sync folder far #1": AGAIN,
+        "sync folder far #2": AGAIN,
+        "sync folder far/quarantine/entries-v1/engine #1": AGAIN,
+        "sync folder far/quarantine/entries-v1/engine #2": AGAIN,
+        "sync folder far/staging #1": STAGING,
+        "sync file NEW #2": EMPTY,
+        "sync folder far/entries-v1/engine/AB #1": SEEN_AGAIN,
+        "sync folder far/entries-v1/engine #1": OTHERS,
+        "sync folder far/blobs-v1/sha256/AB #1": OTHERS,
+        "sync folder far/blobs-v1/sha256 #1": OTHERS,
+        "sync folder far/entries-v1/engine #2": OTHERS,
+        "sync folder far/blobs-v1/sha256/AB #2": OTHERS,
+        "sync folder far/blobs-v1/sha256 #2": OTHERS,
+        "sync folder far/entries-v1/engine/AB #3": OTHERS,
+        "sync folder far/entries-v1/engine #3": OTHERS,
+        "sync folder far/plans-v1/AB #1": OTHERS,
+        "sync folder far/plans-v1 #1": OTHERS,
+    },
+    "an archive imported": {
+        "sync folder . #1": STAGING,
+        "sync folder staging #1": STAGING,
+        "sync file STAGED/manifest.json #1": AGAIN,
+        "sync file STAGED/manifest.json #2": AGAIN,
+        "sync folder . #2": AGAIN,
+        "sync folder entries-v1/engine #1": AGAIN,
+        "sync folder entries-v1/engine/AB #1": AGAIN,
+        "sync folder entries-v1/engine #2": AGAIN,
+        "sync folder plans-v1 #1": AGAIN,
+        "sync folder entries-v1/engine/AB #2": AGAIN,
+        "sync folder entries-v1/engine #3": AGAIN,
+        "sync folder plans-v1 #2": AGAIN,
+    },
+    "an archive exported": {},
 }
 # What the scenarios with another process show to be needed.
 NEEDED = (
@@ -171,6 +226,18 @@ NEEDED = (
     (
         "a record of an entry whose publisher was killed before it synced",
         "sync folder entries-v1/engine/AB #1",
+    ),
+    (
+        "a push that comes second to one that was killed before it synced its blob",
+        "sync folder far/blobs-v1/sha256/AB #1",
+    ),
+    (
+        "a push that comes second to one that was killed before it synced its manifest",
+        "sync folder far/entries-v1/engine/AB #1",
+    ),
+    (
+        "a push that comes second to one that was killed before it synced its record",
+        "sync folder far/plans-v1/AB #1",
     ),
 )
 

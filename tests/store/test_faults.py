@@ -46,6 +46,20 @@ def _collected(cache: Cache) -> None:
     cache.collect("a")
 
 
+def _exported(cache: Cache) -> Path:
+    """By another cache, on a disk that is well, before anything is done to this one."""
+    file = cache.root.with_name(f"{cache.root.name}.tar")
+    if not file.exists():
+        other = Cache(cache.root.with_name(f"{cache.root.name}-elsewhere"))
+        other.build("a")
+        other.export("a", file)
+    return file
+
+
+def _before_import(cache: Cache) -> None:
+    _exported(cache)
+
+
 # What was there before, what is done, and whether something other than the store spoilt an entry.
 _ACTS: dict[str, tuple[Act, Act, bool]] = {
     "build": (lambda _: None, lambda cache: cache.build("a"), False),
@@ -53,6 +67,13 @@ _ACTS: dict[str, tuple[Act, Act, bool]] = {
     "replace": (_built_and_damaged, lambda cache: cache.build("a", "again"), True),
     "timings": (lambda cache: cache.merge_timings(0), lambda cache: cache.merge_timings(1), False),
     "index": (lambda cache: cache.save_index(0), lambda cache: cache.save_index(1), False),
+    "push": (lambda cache: cache.build("a"), lambda cache: cache.push("a"), False),
+    "import": (_before_import, lambda cache: cache.import_("a", _exported(cache)), False),
+    "export": (
+        lambda cache: cache.build("a"),
+        lambda cache: cache.export("a", cache.root / "engines.tar"),
+        False,
+    ),
     "purge": (_collected, lambda cache: cache.purge(), False),
     "collect": (lambda cache: cache.build("a"), lambda cache: cache.collect("a"), False),
 }

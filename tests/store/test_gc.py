@@ -16,7 +16,7 @@ from engineforge.store.gc import Policy, Root, collect, decide, purge, survey
 from engineforge.store.index import Index
 from engineforge.store.local import MANIFEST, Entry, LocalStore
 from engineforge.store.manifest import Manifest, PlanRecord
-from engineforge.store.roots import Living, Ref
+from engineforge.store.uses import Living, Ref
 from engineforge.worker.entries import Entries, Made
 
 _DAY = 86_400
@@ -341,6 +341,19 @@ def test_taking_an_entry_twice_leaves_both_in_the_trash(store: LocalStore) -> No
         _made(store, "engine", 1)
         _collected(store)
     assert len(list(gc.in_trash(store))) == 2
+
+
+def test_what_is_taken_back_is_what_was_taken_last(store: LocalStore) -> None:
+    taken: list[set[int]] = []
+    for _ in range(2):
+        _made(store, "engine", 1)
+        _collected(store)
+        taken.append({path.stat().st_ino for path in store.root.glob("trash/engine/*")})
+    ((last,), first) = (taken[1] - taken[0], taken[0])
+    key = digest_value({"format": 1, "stage": "engine", "number": 1})
+    assert store.take_back("engine", key)
+    assert store.entry_path("engine", key).stat().st_ino == last
+    assert {path.stat().st_ino for path, _ in gc.in_trash(store)} == first
 
 
 def test_an_entry_that_is_used_is_the_same_entry(store: LocalStore) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import subprocess
@@ -19,12 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engineforge.digest import Digest, digest_value
-from engineforge.store import disk, gate, gc, local, roots
+from engineforge.store import archive, disk, gate, gc, local, uses
 from engineforge.store.gc import Policy, collect, decide, purge, survey
 from engineforge.store.index import Index
 from engineforge.store.local import LocalStore
 from engineforge.store.manifest import Manifest, PlanRecord
-from engineforge.store.roots import Living, Ref
+from engineforge.store.pins import Pin, Pins
+from engineforge.store.uses import Living, Ref
 from engineforge.worker.entries import Entries, Made
 from tests.store import interleaved
 from tests.store.interleaved import Schedule, every_schedule
@@ -33,6 +35,7 @@ _KEYS = {stage: {"format": 1, "stage": stage} for stage in ("onnx", "engine")}
 _REFS = {stage: Ref(stage, digest_value(key)) for stage, key in _KEYS.items()}
 _PLANS = [{"format": 1, "plan": number} for number in range(2)]
 _LONG_AGO = 1_000_000_000
+_ARCHIVE = "entries.tar"
 _FEW, _MANY = 30, 500
 """Of schedules with one preemption there are more than the one, and less than the other."""
 
@@ -59,6 +62,7 @@ class World:
         self.root = root
         self._roots = [gc.Root(by="a plan", plan=digest_value(_PLANS[each])) for each in plans]
         self.relied_on: set[Ref] = set()
+        self.pinned = False
         self.made = 0
 
     def build(self) -> None:
@@ -81,21 +85,47 @@ class World:
     def collect(self) -> None:
         store = LocalStore(self.root)
         with store.session() as session:
+            pinned = [gc.Root(by="a pin", plan=pin.plan) for pin in Pins(store).all()]
+            interleaved.step()
             living = Living(self.root, reliable=True, now=session.began)
             seen = survey(store, _nothing_is_measured)
-            decision = decide(seen, self._roots, Policy(), living, session.began)
+            roots = [*self._roots, *pinned]
+            decision = decide(seen, roots, Policy(), living, session.began)
             for _ in collect(store, seen, decision, living):
                 interleaved.step()
             for _ in purge(store, session, session.began, grace=0):
                 interleaved.step()
 
+    def import_(self) -> None:
+        store = LocalStore(self.root)
+        with store.session() as session:
+            archive.import_(self.root.parent / _ARCHIVE, store, session)
+            self.relied_on.update(_REFS.values())
+            interleaved.step()
+            self.relied_on.clear()
+
+    def pin(self) -> None:
+        store = LocalStore(self.root)
+        pin = Pin(label="a variant", plan=digest_value(_PLANS[0]), since="today")
+        with store.session() as session:
+            self.pinned = Pins(store).add(pin, session)
+            interleaved.step()
+
     def check(self) -> None:
         for ref in self.relied_on:
             assert (ref.path(self.root) / "model").exists(), f"{ref.stage} was taken away"
         for path in self.root.glob("plans-v1/*/*.json"):
-            for stage, key in PlanRecord.from_bytes(path.read_bytes()).entries.items():
-                there = Ref(stage, key).path(self.root) / "manifest.json"
-                assert there.exists(), f"a record names the {stage} entry, which is gone"
+            self._points_to_what_is_there(PlanRecord.from_bytes(path.read_bytes()))
+        store = LocalStore(self.root)
+        for pin in Pins(store).all():
+            record = store.plan_record(pin.plan)
+            assert record is not None, "a pin holds a plan whose record is gone"
+            self._points_to_what_is_there(record)
+
+    def _points_to_what_is_there(self, record: PlanRecord) -> None:
+        for stage, key in record.entries.items():
+            there = Ref(stage, key).path(self.root) / "manifest.json"
+            assert there.exists(), f"a record names the {stage} entry, which is gone"
 
 
 def _of_old(root: Path) -> None:
@@ -132,6 +162,13 @@ def _collected(root: Path) -> None:
 _STARTS: list[Callable[[Path], None]] = [_of_old, _nothing, _collected]
 
 
+def _exported(folder: Path) -> None:
+    """Both entries, and the record of a plan, in one file beside the caches of a test."""
+    store = LocalStore(folder / "elsewhere")
+    _of_old(store.root)
+    archive.export(store, list(store.plan_records("")), folder / _ARCHIVE)
+
+
 @pytest.fixture
 def seams(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Where processes may come between each other; and nothing has to survive a power cut."""
@@ -146,22 +183,28 @@ def seams(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(fcntl, "flock", interleaved.flock)
     for name in ("sync_file", "sync_folder"):
         monkeypatch.setattr(disk, name, lambda *_: None)
-    for module in (gc, local, roots):
-        monkeypatch.setattr(module, "touch", stepping(roots.touch))
-    monkeypatch.setattr(gc, "last_used", stepping(roots.last_used))
+    for module in (gc, local, uses):
+        monkeypatch.setattr(module, "touch", stepping(uses.touch))
+    monkeypatch.setattr(gc, "last_used", stepping(uses.last_used))
     monkeypatch.setattr(LocalStore, "get", stepping(LocalStore.get))
     monkeypatch.setattr(Living, "look", stepping(Living.look))
     return monkeypatch
 
 
 class Runs:
-    """Runs of the same start, each in a cache of its own. The plan of the build is one that the
-    specs name (`wanted`), or not."""
+    """Runs of the same start, each in a cache of its own, of these `acts`. The
+    plan of the build is one that the specs name (`wanted`), or not."""
 
     def __init__(
-        self, start: Callable[[Path], None], folder: Path, *, wanted: bool = False
+        self,
+        start: Callable[[Path], None],
+        folder: Path,
+        *,
+        wanted: bool = False,
+        acts: Sequence[Callable[[World], None]] = (World.build, World.collect),
     ) -> None:
-        self._wanted = wanted
+        self._wanted, self._acts = wanted, acts
+        self.pinned: set[bool] = set()
         self._template, self._folder = folder / "template", folder
         start(self._template)
 
@@ -170,7 +213,9 @@ class Runs:
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(self._template, root)  # with the times of its folders
         world = World(root, [1] if self._wanted else [])
-        turns = Schedule([world.build, world.collect], world.check).run(choose)
+        acts = [functools.partial(each, world) for each in self._acts]
+        turns = Schedule(acts, world.check).run(choose)
+        self.pinned.add(world.pinned)
         if self._wanted:
             record = LocalStore(root).plan_record(digest_value(_PLANS[1]))
             assert record is not None, "what was published is lost"
@@ -236,6 +281,38 @@ def test_nor_in_any_order_that_is_drawn(
     runs(lambda _turn, options: draw.choice(options))
 
 
+@pytest.mark.parametrize(
+    "start",
+    [_of_old, *(pytest.param(each, marks=pytest.mark.slow) for each in (_nothing, _collected))],
+)
+def test_in_no_order_is_taken_what_an_import_brings_or_finds(
+    seams: pytest.MonkeyPatch, tmp_path: Path, start: Callable[[Path], None]
+) -> None:
+    _exported(tmp_path)
+    runs = Runs(start, tmp_path, acts=(World.import_, World.collect))
+    assert max(every_schedule(runs, 1)) > _FEW
+
+
+@pytest.mark.parametrize("without", [None, "notes", "touch"])
+def test_in_no_order_does_a_pin_hold_what_is_gone(
+    seams: pytest.MonkeyPatch, tmp_path: Path, without: str | None
+) -> None:
+    runs = Runs(_of_old, tmp_path, acts=(World.pin, World.collect))
+    if without is not None:
+        {"notes": _no_notes, "touch": _no_touch}[without](seams)
+    assert max(every_schedule(runs, 1)) > _FEW
+    assert runs.pinned == {False, True}, "some come too late"
+
+
+@pytest.mark.slow
+def test_nor_where_a_build_takes_back_what_was_collected(
+    seams: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The entries are there again, but not the record of the plan that is pinned."""
+    runs = Runs(_of_old, tmp_path, acts=(World.pin, World.collect, World.build))
+    assert max(every_schedule(runs, 1)) > _FEW
+
+
 # --- That these tests can fail
 
 
@@ -245,12 +322,12 @@ def _no_gate(seams: pytest.MonkeyPatch) -> None:
 
 
 def _no_notes(seams: pytest.MonkeyPatch) -> None:
-    seams.setattr(roots.Notes, "_append", lambda *_: None)
+    seams.setattr(uses.Notes, "_append", lambda *_: None)
 
 
 def _no_touch(seams: pytest.MonkeyPatch) -> None:
     """As in a folder of another user's."""
-    for module in (local, roots):
+    for module in (local, uses):
         seams.setattr(module, "touch", lambda _: False)
 
 
@@ -272,6 +349,22 @@ def _entry_before_record(seams: pytest.MonkeyPatch) -> None:
         return why
 
     seams.setattr(gc, "_take", reordered)
+
+
+@pytest.mark.parametrize("act", [World.import_, World.pin])
+@pytest.mark.parametrize("without", [_no_gate, _neither])
+def test_without_them_an_import_or_a_pin_points_to_nothing(
+    seams: pytest.MonkeyPatch,
+    tmp_path: Path,
+    act: Callable[[World], None],
+    without: Callable[[pytest.MonkeyPatch], None],
+) -> None:
+    _exported(tmp_path)
+    runs = Runs(_of_old, tmp_path, acts=(act, World.collect))
+    without(seams)
+    with pytest.raises(AssertionError, match=r"was taken away|is gone"):
+        for count in every_schedule(runs, 1):
+            assert count < _MANY
 
 
 @pytest.mark.parametrize("without", [_no_gate, _neither, _entry_before_record])
@@ -342,7 +435,7 @@ from pathlib import Path
 from engineforge.store import gate
 from engineforge.store.gc import Policy, collect, decide, purge, survey
 from engineforge.store.local import LocalStore
-from engineforge.store.roots import Living
+from engineforge.store.uses import Living
 
 root, grace, seconds = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
 store, end, gone = LocalStore(root), time.monotonic() + seconds, 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -21,7 +23,7 @@ from engineforge.errors import StoreCorrupt
 from engineforge.store import disk
 from engineforge.store.local import MANIFEST, Entry, LocalStore
 from engineforge.store.manifest import BadManifest, Manifest, PlanRecord
-from engineforge.store.roots import is_over
+from engineforge.store.uses import Living, is_over
 
 _KEY = {"format": 1, "what": "a test"}
 KEY = digest_value(_KEY)
@@ -297,7 +299,7 @@ def test_a_manifest_names_plain_files_only(store: LocalStore) -> None:
     entry = _publish(store)
     files = {"../../escape": entry.manifest.files["build.log"]}
     data = dataclasses.replace(entry.manifest, files=files).to_bytes()
-    with pytest.raises(BadManifest, match="no plain file name"):
+    with pytest.raises(BadManifest, match="no name for a file of an entry"):
         Manifest.from_bytes(data)
 
 
@@ -346,3 +348,42 @@ def test_a_session_is_of_the_host_that_it_names(
     assert (handle is not None) == over
     if handle is not None:
         os.close(handle)
+
+
+_AS_ANOTHER_USER = """
+import os, sys
+from pathlib import Path
+from engineforge.store.local import LocalStore
+from engineforge.store.uses import Living
+os.chdir(sys.argv[1])
+if os.geteuid() == 0:
+    os.seteuid(65534)
+with LocalStore(Path(".")).session() as session:
+    living = Living(Path("."), reliable=True, now=session.began)
+    assert living.since == session.began, "a dead session lives"
+"""
+
+
+def test_a_dead_session_of_another_user_lives_no_longer(store: LocalStore) -> None:
+    """Whose lock file cannot be opened to write, nor be removed."""
+    store.create()
+    (store.root / "staging" / "locks").mkdir()
+    dead = store.root / "staging" / "host-1-0123abcd.lock"
+    dead.touch(0o444)
+    os.utime(dead, (0, 0))
+    for folder in (store.root / "staging", store.root / "staging" / "locks"):
+        folder.chmod(0o1777)
+    subprocess.run([sys.executable, "-c", _AS_ANOTHER_USER, str(store.root)], check=True)
+
+
+def test_where_there_are_no_locks_a_session_leaves_none_behind(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_handle: int, _kind: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    _publish(store)
+    assert not list((store.root / "staging").glob("*.lock"))
+    with store.session() as session:
+        assert Living(store.root, reliable=False, now=session.began).since == session.began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -89,6 +90,21 @@ def test_a_manifest_whose_key_is_not_that_of_its_document_is_refused() -> None:
     )
     with pytest.raises(BadManifest, match="not the digest of the key document"):
         Manifest.from_bytes(other.to_bytes())
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "manifest.json", "a/b", "/a", "a/", "../a", "a\0b"]
+)
+def test_a_file_name_that_leads_elsewhere_is_refused(name: str) -> None:
+    odd = dataclasses.replace(MANIFEST, files={name: StoredFile(3, digest_bytes(b"abc"))})
+    with pytest.raises(BadManifest, match="is no name for a file of an entry"):
+        Manifest.from_bytes(odd.to_bytes())
+
+
+def test_a_file_of_less_than_no_bytes_is_refused() -> None:
+    odd = dataclasses.replace(MANIFEST, files={"a": StoredFile(-1, digest_bytes(b""))})
+    with pytest.raises(BadManifest, match="'a' has -1 bytes"):
+        Manifest.from_bytes(odd.to_bytes())
 
 
 _plain = st.recursive(

@@ -17,10 +17,11 @@ import pytest
 from engineforge.digest import Digest, digest_bytes
 from engineforge.errors import EngineForgeError, HostUnfit, StoreCorrupt, UsageError
 from engineforge.store import layout
+from engineforge.store.bucket import Bucket
 from engineforge.store.local import Entry, LocalStore
 from engineforge.store.manifest import Manifest, PlanRecord
-from engineforge.store.objects import Objects
-from engineforge.store.remote import Remote, RemoteCorrupt, RemoteUnavailable
+from engineforge.store.objects import Objects, RemoteUnavailable
+from engineforge.store.remote import Remote, RemoteCorrupt
 from tests.store.remote_servers import (
     S3Server,
     environment,
@@ -496,6 +497,13 @@ def test_another_kind_of_url_is_refused(url: str) -> None:
         Remote.open(url, environment={})
 
 
+@pytest.mark.parametrize("url", ["https:/bob:hunter22@host/x", "s3:bucket", "bob:hunter22@host"])
+def test_what_is_nearly_a_url_is_no_folder_and_not_shown(url: str) -> None:
+    with pytest.raises(UsageError, match="cannot be at") as caught:
+        Remote.open(url, environment={})
+    assert "hunter22" not in str(caught.value)
+
+
 def test_a_file_url_with_a_host_is_refused() -> None:
     with pytest.raises(UsageError, match="no absolute path"):
         Remote.open("file://host/path", environment={})
@@ -503,7 +511,7 @@ def test_a_file_url_with_a_host_is_refused() -> None:
 
 def test_a_setting_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UsageError, match="colour"):
-        Remote.open("s3://bucket", environment={}, options={"colour": "red"})
+        Bucket("s3://bucket", environment={}, options={"colour": "red"})
 
 
 def test_without_obstore_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,10 @@ import pytest
 from engineforge.digest import digest_bytes
 from engineforge.errors import EngineForgeError, UsageError
 from engineforge.store import layout
+from engineforge.store.bucket import Bucket
 from engineforge.store.local import LocalStore
-from engineforge.store.remote import Remote, RemoteUnavailable
+from engineforge.store.objects import RemoteUnavailable
+from engineforge.store.remote import Remote, RemoteCorrupt
 from tests.store.remote_servers import (
     SECRET,
     Proxy,
@@ -55,7 +57,7 @@ def proxy(server: S3Server) -> Iterator[Proxy]:
 
 
 def opened(bucket: str, endpoint: str, **options: str) -> Remote:
-    return Remote.open(bucket, environment=environment(endpoint), options=options)
+    return Remote(Bucket(bucket, environment=environment(endpoint), options=options))
 
 
 @pytest.fixture
@@ -139,6 +141,71 @@ def test_an_endpoint_without_encryption_must_be_meant(bucket: str) -> None:
     given = {**environment("http://10.0.0.1:9000"), "AWS_ALLOW_HTTP": "false"}
     with pytest.raises(UsageError, match="AWS_ALLOW_HTTP=true"):
         Remote.open(bucket, environment=given)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("s3://bucket", "AWS_ENDPOINT_URL"),
+        ("s3://bucket", "AWS_ENDPOINT_URL_S3"),
+        ("az://container", "AZURE_STORAGE_ENDPOINT"),
+    ],
+)
+def test_each_endpoint_of_data_must_be_encrypted(url: str, name: str) -> None:
+    given = {"AZURE_STORAGE_ACCOUNT_NAME": "account", name: "http://10.0.0.1:9000"}
+    with pytest.raises(UsageError, match="is not encrypted"):
+        Remote.open(url, environment=given)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("s3://bucket", "AWS_METADATA_ENDPOINT"),
+        ("s3://bucket", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+        ("az://container", "AZURE_MSI_ENDPOINT"),
+    ],
+)
+def test_an_endpoint_on_the_instance_itself_need_not_be_encrypted(url: str, name: str) -> None:
+    given = {"AZURE_STORAGE_ACCOUNT_NAME": "account", name: "http://169.254.169.254"}
+    assert Remote.open(url, environment=given).url == url
+
+
+@pytest.mark.parametrize(
+    "spoilt", [("blobs", 3 * MIB), ("blobs", 40 * MIB), ("entries", MIB), ("plans", MIB)]
+)
+def test_what_is_spoilt_on_the_way_is_read_again_and_not_judged(
+    bucket: str, proxy: Proxy, near: LocalStore, tmp_path: Path, spoilt: tuple[str, int]
+) -> None:
+    what, size = spoilt
+    data = secrets.token_bytes(size)
+    entry = published(near, {"model.engine": data})
+    record = recorded(near, entry)
+    told: list[str] = []
+    remote = Remote(opened(bucket, proxy.url)._objects, told.append)
+    remote.push_record(near, record)
+    proxy.faults.match = f"^GET .*/{what}-v1/"
+    proxy.faults.flips = 1
+    assert remote.record(record.key) == record
+    assert remote.manifest("engine", entry.manifest.key) == entry.manifest
+    remote.fetch(entry.manifest, tmp_path, tmp_path / "partial")
+    assert (tmp_path / "model.engine").read_bytes() == data
+    assert proxy.faults.flips == 0
+    assert told == []
+    assert remote.manifest("engine", entry.manifest.key) == entry.manifest
+
+
+def test_what_is_spoilt_again_and_again_is_judged(
+    bucket: str, proxy: Proxy, near: LocalStore, tmp_path: Path
+) -> None:
+    entry = published(near, {"model.engine": b"engine" * 1000})
+    remote = opened(bucket, proxy.url)
+    remote.push(entry)
+    proxy.faults.match = "^GET .*/blobs-v1/"
+    proxy.faults.flips = 2
+    with pytest.raises(RemoteCorrupt):
+        remote.fetch(entry.manifest, tmp_path, tmp_path / "partial")
+    assert remote.manifest("engine", entry.manifest.key) is None
+    assert proxy.faults.count("^GET .*/blobs-v1/") == 2
 
 
 @pytest.mark.parametrize(

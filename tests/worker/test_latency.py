@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from engineforge.backends.gpu import HostGpu, visible
+from engineforge.cli.arguments import parser
 from engineforge.cli.bench import asked_for
-from engineforge.cli.main import parser
 from engineforge.digest import digest_bytes, digest_value, document
 from engineforge.plan.keys import LatencyKey
 from engineforge.store.local import LocalStore

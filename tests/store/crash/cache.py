@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engineforge.digest import Digest, digest_value
-from engineforge.store import gc
+from engineforge.store import archive, gc, layout
 from engineforge.store.index import Index
 from engineforge.store.local import MANIFEST, LocalStore, Session
 from engineforge.store.manifest import PlanRecord
-from engineforge.store.roots import Living, Ref
+from engineforge.store.remote import Remote
 from engineforge.store.timings import Timings
+from engineforge.store.uses import Living, Ref
 
 BLOBS = tuple(number.to_bytes(2, "big") * 20 for number in range(5000))
 """The versions of the timing cache, in the order in which they are written."""
 PLANS = tuple(letter * 64 for letter in "abcd")
 """The plans that the index is told of, in that order."""
 STAGE = "engine"
+FAR = "far"
+"""The folder in the cache's own that is a remote store to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,8 @@ class Cache:
         with session.staged() as staged:
             # Written by a child process: unknown to the store until it is sealed.
             (staged / "model.engine").write_text(text)
-            (staged / "build.log").write_text(f"log of {text}")
+            # The same bytes: a remote store has them once, so that one thread puts them there.
+            (staged / "build.log").write_text(text)
             self.store.publish(
                 staged, stage=STAGE, key_document=entry_key(name), digests={}, record={"by": text}
             )
@@ -85,6 +89,39 @@ class Cache:
             if self.store.get(STAGE, key_of(name)) is not None:
                 self.put_record(session, name)
                 self.promised(Promise("entry", name))
+
+    def push(self, name: str) -> None:
+        """Give the remote store what a plan led to."""
+        remote = Remote.open(str(self.root / FAR), environment={}, said=self._said_far)
+        entry = self.store.get(STAGE, key_of(name))
+        assert entry is not None
+        remote.push(entry)
+        self.promised(Promise("far entry", name))
+        remote.push_record(self.store, record_of(name))
+        self.promised(Promise("far record", name))
+
+    def _said_far(self, said: str) -> None:
+        _, moved, to = said.partition("moved to '")
+        if moved:
+            self.promised(Promise("far quarantine", to.partition("'")[0]))
+
+    def damage_far(self, name: str) -> None:
+        """As bit rot would: the manifest of an entry of the remote store."""
+        manifest = self.root / FAR / layout.entry_path(STAGE, key_of(name))
+        manifest.write_text("rotten")
+        self.promised(Promise("far record", name, kept=False))
+        self.promised(Promise("far entry", name, kept=False))
+
+    def export(self, name: str, file: Path) -> None:
+        archive.export(self.store, [record_of(name)], file)
+        self.promised(Promise("archive", file.name))
+
+    def import_(self, name: str, file: Path) -> None:
+        """What was exported from another cache."""
+        with self.store.session() as session:
+            archive.import_(file, self.store, session)
+        self.promised(Promise("entry", name))
+        self.promised(Promise("record", name))
 
     def collect(self, name: str) -> None:
         """As garbage collection does when nothing holds the entry: to the trash."""

@@ -1,10 +1,10 @@
 """Every state that a cache may be in after a power cut during a recorded sequence of changes.
 
 What a file system may do, as POSIX and the practice of Linux's allow it: a name that was made,
-moved or removed is certain once its folder was fsynced (for what is moved: the folder that it moved
-to), and until then may have changed or not, each by itself, but a rename never by halves. A file's
-bytes are certain once it was fsynced, and until then may be those of its last fsync, none, any
-first part, any first part and zeros behind it, or all.
+linked, moved or removed is certain once its folder was fsynced (for what is moved: the folder that
+it moved to), and until then may have changed or not, each by itself, but a rename never by halves.
+A file's bytes are certain once it was fsynced, and until then may be those of its last fsync, none,
+any first part, any first part and zeros behind it, or all.
 """
 
 from __future__ import annotations
@@ -132,6 +132,9 @@ class _Disk:
                 self._name(path, None)
             case "rename":
                 self._rename(path, change.to)
+            case "link":
+                assert change.to is not None
+                self._name(change.to, self.find(path))
 
     def _rename(self, path: Path, to: Path | None) -> None:
         assert to is not None
@@ -143,12 +146,13 @@ class _Disk:
     def see(self) -> None:
         """Note which folders are outside of staging/ now."""
         for path, node in _walk(self.folders):
-            if node in self.folders and path.parts[:1] != ("staging",):
+            if node in self.folders and "staging" not in path.parts:
                 self.visible.add(node)
 
 
 def _in_staging(path: Path) -> bool:
-    return path.parts[:1] == ("staging",) and len(path.parts) > 1
+    """In that of the cache, or of a remote store in it."""
+    return "staging" in path.parts[:-1]
 
 
 def _apply(folders: dict[int, dict[str, int]], naming: _Naming) -> None:

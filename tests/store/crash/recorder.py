@@ -53,6 +53,9 @@ class Recorder:
                 moved = {each for each in self._known if each.is_relative_to(path)}
                 self._known -= moved
                 self._known |= {to / each.relative_to(path) for each in moved}
+            case "link":
+                assert to is not None
+                self._known.add(to)
 
     def _find(self, path: Path) -> None:
         """Whatever is at this path, if nobody told that it was made."""
@@ -83,6 +86,8 @@ class Recorder:
             return any(path.iterdir())
         if to is None:
             return False
+        if change.kind == "link":
+            return to.exists() or not to.parent.is_dir()
         taken = to.exists() and path.is_dir() and (not to.is_dir() or any(to.iterdir()))
         return taken or not to.parent.is_dir()
 

@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from engineforge.digest import Digest
+from engineforge.digest import Digest, digest_bytes
+from engineforge.store import archive
 from engineforge.store.index import Index
 from engineforge.store.local import LocalStore
 from engineforge.store.manifest import PlanRecord
+from engineforge.store.remote import Remote, RemoteCorrupt
 from engineforge.store.timings import BadTimings, Timings, all_timings
-from tests.store.crash.cache import BLOBS, PLANS, STAGE, Cache, Promise, key_of, record_of
+from tests.store.crash.cache import BLOBS, FAR, PLANS, STAGE, Cache, Promise, key_of, record_of
 from tests.store.crash.model import State, Tree
 
 
@@ -60,6 +62,8 @@ def broken_promises(
     found += _timings(root, promised)
     found += _trash(root)
     found += _index(root)
+    found += _far(root, promised, damaged=damaged)
+    found += _archives(root, promised)
     if rebuild and not found:
         found += _built_again(root, {name for kind, name in promised if kind == "entry"})
     return found
@@ -112,6 +116,62 @@ def _trash(root: Path) -> Iterator[str]:
                 yield f"the entry {key.short} was not whole in the trash"
 
 
+def _far(root: Path, promised: set[tuple[str, str]], *, damaged: bool) -> Iterator[str]:
+    """As another machine finds the remote store."""
+    said: list[str] = []
+    remote = Remote.open(str(root / FAR), environment={}, said=said.append)
+    whole: set[Digest] = set()
+    for path in sorted((root / FAR).glob("entries-v1/*/??/*.json")):
+        manifest = remote.manifest(STAGE, Digest(f"sha256:{path.stem}"))
+        if manifest is not None:
+            fetched = root / f"fetched-{path.stem}"
+            fetched.mkdir()
+            try:
+                remote.fetch(manifest, fetched, fetched / "partial")
+                whole.add(manifest.key)
+            except RemoteCorrupt as error:
+                yield f"an entry is in the remote store, and not whole: {error}"
+            finally:
+                shutil.rmtree(fetched)
+    records: set[Digest] = set()
+    for path in sorted((root / FAR).glob("plans-v1/??/*.json")):
+        record = remote.record(Digest(f"sha256:{path.stem}"))
+        if record is not None:
+            records.add(record.key)
+            if not damaged and not whole.issuperset(record.entries.values()):
+                yield f"the record {record.key.short} of the remote store points to nothing"
+    for kind, name in sorted(promised):
+        if kind == "far entry" and key_of(name) not in whole:
+            yield f"the entry '{name}' was pushed, and is lost"
+        elif kind == "far record" and record_of(name).key not in records:
+            yield f"the record '{name}' was pushed, and is lost"
+        elif kind == "far quarantine" and not _has_its_digest(root / FAR / name):
+            yield f"'{name}' was moved to quarantine in the remote store, and is not there"
+    if said and not damaged:
+        yield f"what was seen in the remote store was not whole: {said}"
+
+
+def _has_its_digest(path: Path) -> bool:
+    """Whether it is what its name says, at its end."""
+    return path.exists() and path.name.endswith(digest_bytes(path.read_bytes()).short)
+
+
+def _archives(root: Path, promised: set[tuple[str, str]]) -> Iterator[str]:
+    """What is there under the name of an archive is one, and what was exported is there."""
+    for path in sorted(root.glob("*.tar")):
+        into = LocalStore(root / f"from-{path.stem}")
+        try:
+            with into.session() as session:
+                archive.import_(path, into, session)
+        except archive.BadArchive as error:
+            yield f"'{path.name}' is there, and not whole: {error}"
+        finally:
+            shutil.rmtree(into.root)
+    for kind, name in sorted(promised):
+        if kind == "archive" and not (root / name).exists():
+            yield f"'{name}' was exported, and is lost"
+
+
 def _timings(root: Path, promised: set[tuple[str, str]]) -> Iterator[str]:
     versions = [int(name) for kind, name in promised if kind == "timings"]
     for timings in all_timings(root):
@@ -143,6 +203,11 @@ def _built_again(root: Path, names: set[str]) -> Iterator[str]:
             yield f"the entry '{name}' cannot be built any more"
         elif cache.store.plan_record(record_of(name).key) is None:
             yield f"the record '{name}' cannot be put any more"
+    if (root / FAR).exists():
+        for name in sorted(names):
+            cache.push(name)
+        pushed = {("far record", name) for name in names} | {("far entry", name) for name in names}
+        yield from _far(root, pushed, damaged=True)
     last = len(BLOBS) - 1
     cache.merge_timings(last)
     if Timings(root, "h200").read() != BLOBS[last]:

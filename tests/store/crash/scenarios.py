@@ -82,6 +82,28 @@ def _collected(name: str) -> Act:
     return lambda cache: cache.collect(name)
 
 
+def _pushed(name: str) -> Act:
+    return lambda cache: cache.push(name)
+
+
+def _elsewhere(cache: Cache) -> Path:
+    """An archive that another cache, which no power cut hits, has exported."""
+    file = cache.root.with_name(f"{cache.root.name}.tar")
+    if not file.exists():
+        other = Cache(cache.root.with_name(f"{cache.root.name}-elsewhere"))
+        other.build("a")
+        other.export("a", file)
+    return file
+
+
+def _made_elsewhere(cache: Cache) -> None:
+    _elsewhere(cache)
+
+
+def _imported(cache: Cache) -> None:
+    cache.import_("a", _elsewhere(cache))
+
+
 def _there(pattern: str) -> There:
     return lambda root: any(root.glob(pattern))
 
@@ -152,5 +174,60 @@ SCENARIOS = (
         name="an entry taken back from the trash",
         before=(_built("a"), _collected("a")),
         act=lambda cache: cache.take_back("a"),
+    ),
+    Scenario(
+        name="a first push into a folder that is a remote store",
+        before=(_built("a"),),
+        act=_pushed("a"),
+    ),
+    Scenario(
+        name="a second push beside it",
+        before=(_built("a"), _built("b", "other"), _pushed("b")),
+        act=_pushed("a"),
+    ),
+    Scenario(
+        name="a push that comes second to one that was killed before it synced its blob",
+        before=(_built("a"),),
+        killed=((_pushed("a"), _there("far/blobs-v1/*/*/*")),),
+        act=_pushed("a"),
+    ),
+    Scenario(
+        name="a push that comes second to one that was killed before it synced its manifest",
+        before=(_built("a"),),
+        killed=((_pushed("a"), _there("far/entries-v1/*/*/*")),),
+        act=_pushed("a"),
+    ),
+    Scenario(
+        name="a push that comes second to one that was killed before it synced its record",
+        before=(_built("a"),),
+        killed=((_pushed("a"), _there("far/plans-v1/*/*")),),
+        act=_pushed("a"),
+    ),
+    Scenario(
+        name="a broken manifest of a remote store moved aside and replaced",
+        before=(_built("a"), _pushed("a"), lambda cache: cache.damage_far("a")),
+        act=_pushed("a"),
+        damaged=True,
+    ),
+    Scenario(name="an archive imported", before=(_made_elsewhere,), act=_imported),
+    Scenario(
+        name="an archive imported after one who was killed before its entry was durable",
+        before=(_made_elsewhere,),
+        killed=((_imported, _there("entries-v1/*/*/*")),),
+        act=_imported,
+    ),
+    Scenario(
+        name="an archive exported",
+        before=(_built("a"),),
+        act=lambda cache: cache.export("a", cache.root / "engines.tar"),
+    ),
+    Scenario(
+        name="an archive exported over an old one",
+        before=(
+            _built("a"),
+            _built("b"),
+            lambda cache: cache.export("b", cache.root / "engines.tar"),
+        ),
+        act=lambda cache: cache.export("a", cache.root / "engines.tar"),
     ),
 )
