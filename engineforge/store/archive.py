@@ -25,6 +25,7 @@ from engineforge.store.objects import CHUNK
 from engineforge.store.transfer import Counter, Progress
 
 _LARGEST_DOCUMENT = 64 << 20
+_LONGEST_NAME = 200
 
 
 class BadArchive(StoreCorrupt):
@@ -229,14 +230,20 @@ def import_(
                     _extract(tar, member, digest, to)
                     contents.blobs[member.name] = member.size
                 case None:
-                    raise BadArchive(f"'{member.name}' does not belong in an archive of entries")
+                    raise BadArchive(f"{_shown(member)} does not belong in an archive of entries")
                 case _:
-                    raise BadArchive(f"'{member.name}' is out of order")
+                    raise BadArchive(f"{_shown(member)} is out of order")
             if progress is not None:
                 progress(min(tar.offset, size), size)
         contents.compare(store, session)
         _complete(store, session, contents, file)
         return _publish(store, session, contents, staged)
+
+
+def _shown(member: tarfile.TarInfo) -> str:
+    """Its name, whatever is in it."""
+    name = ascii(member.name)
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…'"
 
 
 @contextlib.contextmanager
@@ -273,9 +280,9 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     seen: set[str] = set()
     for member in tar:
         if not member.isreg() or member.issparse():
-            raise BadArchive(f"'{member.name}' is no plain file")
+            raise BadArchive(f"{_shown(member)} is no plain file")
         if member.name in seen:
-            raise BadArchive(f"'{member.name}' is there twice")
+            raise BadArchive(f"{_shown(member)} is there twice")
         seen.add(member.name)
         yield member
 
@@ -285,12 +292,12 @@ def _named(member: tarfile.TarInfo) -> Iterator[None]:
     try:
         yield
     except BadManifest as error:
-        raise BadArchive(f"'{member.name}' is corrupt: {error}", hint="copy it again") from error
+        raise BadArchive(f"{_shown(member)} is corrupt: {error}", hint="copy it again") from error
 
 
 def _document(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.size > _LARGEST_DOCUMENT:
-        raise BadArchive(f"'{member.name}' has {member.size} bytes, which none has")
+        raise BadArchive(f"{_shown(member)} has {member.size} bytes, which none has")
     return b"".join(_pieces(tar, member))
 
 
@@ -299,7 +306,7 @@ def _pieces(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
     while reader is not None and left:
         piece = reader.read(min(left, CHUNK))
         if not piece:
-            raise BadArchive(f"'{member.name}' is cut off", hint="copy it again")
+            raise BadArchive(f"{_shown(member)} is cut off", hint="copy it again")
         left -= len(piece)
         yield piece
 
@@ -320,7 +327,7 @@ def _extract(
             os.close(handle)
     if sha.hexdigest() != digest.hex:
         raise BadArchive(
-            f"'{member.name}' is corrupt: its digest is {sha.hexdigest()[:12]}…",
+            f"{_shown(member)} is corrupt: its digest is {sha.hexdigest()[:12]}…",
             hint="copy it again",
         )
 

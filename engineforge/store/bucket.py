@@ -68,6 +68,9 @@ _DATA_ENDPOINTS = (
 )
 _SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD|SAS|AUTHORIZATION", re.IGNORECASE)
 _SHORTEST_SECRET = 6
+# What S3, Azure and GCS answer where there is no bucket: https://docs.aws.amazon.com/AmazonS3/latest/
+# API/ErrorResponses.html, Azure's ContainerNotFound, GCS' "The specified bucket does not exist".
+_NO_BUCKET = "NoSuchBucket|ContainerNotFound|specified bucket does not exist"
 
 
 class Bucket:
@@ -142,9 +145,13 @@ class Bucket:
             got = self._obstore.get(self._store, path)
             return Found(bytes(got.bytes()), _version(got.meta))
 
-        with contextlib.suppress(FileNotFoundError), self._told():
-            return self._again(read)
-        return None
+        try:
+            with self._told():
+                return self._again(read)
+        except FileNotFoundError as error:
+            if re.search(_NO_BUCKET, str(error)):
+                raise self._no_bucket() from None
+            return None
 
     def stat(self, path: str) -> Stat | None:
         with contextlib.suppress(FileNotFoundError), self._told():
@@ -219,7 +226,7 @@ class Bucket:
             skip = 0
 
     def create(self, path: str, data: bytes) -> bool:
-        with self._told():
+        with self._put():
             try:
                 self._obstore.put(self._store, path, data, mode="create")
             except self._errors.AlreadyExistsError:
@@ -242,12 +249,12 @@ class Bucket:
             return True
 
     def put(self, path: str, data: bytes) -> None:
-        with self._told():
+        with self._put():
             self._obstore.put(self._store, path, data, use_multipart=False)
 
     def upload(self, path: str, chunks: Iterable[bytes], size: int) -> None:
         part = max(_PART, -(-size // _MOST_PARTS))
-        with self._told():
+        with self._put():
             if size <= part:
                 data = b"".join(chunks)
                 self._obstore.put(self._store, path, data, use_multipart=False)
@@ -267,6 +274,20 @@ class Bucket:
     def copy(self, path: str, to: str) -> None:
         with self._told():
             self._obstore.copy(self._store, path, to)
+
+    @contextlib.contextmanager
+    def _put(self) -> Iterator[None]:
+        try:
+            with self._told():
+                yield
+        except FileNotFoundError:
+            raise self._no_bucket() from None
+
+    def _no_bucket(self) -> RemoteUnavailable:
+        return RemoteUnavailable(
+            f"the remote store '{self.url}' has no such bucket",
+            hint="create it, or check its name and where it is",
+        )
 
     def _again(self, ask: Callable[[], T]) -> T:
         """Ask again where an answer broke off."""

@@ -148,6 +148,11 @@ class Folder:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
+        if not self._root.parent.is_dir():
+            raise RemoteUnavailable(
+                f"the remote store '{self.url}' is in no folder that is there",
+                hint="is it mounted? Its own folder is made, those above it are not",
+            )
         try:
             yield
         except FileNotFoundError:

@@ -266,8 +266,9 @@ class Remote:
         counter = Counter(sum(file.size for file in names), progress)
 
         def one(file: StoredFile) -> None:
-            chunks = verified(entry.file(names[file]), file, counter.add)
-            self._objects.upload(layout.blob_path(file.sha256), chunks, file.size)
+            # Closed by name: what an upload raises would keep it, and its thread, alive.
+            with contextlib.closing(verified(entry.file(names[file]), file, counter.add)) as chunks:
+                self._objects.upload(layout.blob_path(file.sha256), chunks, file.size)
 
         self._all(one, list(names), counter)
 

@@ -9,7 +9,7 @@ import os
 import queue
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from engineforge.digest import Digest
@@ -58,7 +58,9 @@ class Stopped(Exception):
     """Another part of the same transfer failed."""
 
 
-def verified(path: Path, stored: StoredFile, add: Callable[[int], None]) -> Iterator[bytes]:
+def verified(
+    path: Path, stored: StoredFile, add: Callable[[int], None]
+) -> Generator[bytes, None, None]:
     """A file of an entry in pieces; StoreCorrupt before the last one where it is not what its
     manifest says, so that nobody ever has all of it."""
     sha, left = hashlib.sha256(), stored.size
@@ -153,7 +155,8 @@ def _hashing(update: Callable[[bytes], None]) -> Iterator[Callable[[bytes], None
         while (chunk := chunks.get()) is not None:
             update(chunk)
 
-    thread = threading.Thread(target=run, name="hash")
+    # No process is to wait for it whose transfer nobody finished.
+    thread = threading.Thread(target=run, name="hash", daemon=True)
     thread.start()
     try:
         yield chunks.put

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from engineforge.digest import Digest, digest_bytes
+from engineforge.digest import Digest, digest_bytes, digest_value
 from engineforge.errors import EngineForgeError, HostUnfit, StoreCorrupt, UsageError
 from engineforge.store import layout
 from engineforge.store.bucket import Bucket
@@ -22,6 +22,7 @@ from engineforge.store.local import Entry, LocalStore
 from engineforge.store.manifest import Manifest, PlanRecord
 from engineforge.store.objects import Objects, RemoteUnavailable
 from engineforge.store.remote import Remote, RemoteCorrupt
+from tests.store.conftest import Mount
 from tests.store.remote_servers import (
     S3Server,
     environment,
@@ -594,3 +595,36 @@ def test_a_password_in_a_url_is_in_no_message(over_http: tuple[Far, Entry]) -> N
     with pytest.raises(RemoteUnavailable) as unavailable:
         dead.record(Digest(entry.manifest.key))
     assert "pass-word" not in str(unavailable.value)
+
+
+def test_a_folder_that_is_in_none_is_said_and_not_made(near: LocalStore, tmp_path: Path) -> None:
+    """As that of a file system which is not mounted."""
+    remote = Remote.open(str(tmp_path / "mnt" / "far"), environment={})
+    with pytest.raises(RemoteUnavailable, match="in no folder that is there"):
+        remote.record(digest_value("any"))
+    with pytest.raises(RemoteUnavailable, match="in no folder that is there"):
+        remote.push(published(near, {"a": b"a"}))
+    assert not (tmp_path / "mnt").exists()
+
+
+_PUSHING = """
+import sys
+from pathlib import Path
+from engineforge.store.local import LocalStore
+from engineforge.store.remote import Remote
+(entry,) = LocalStore(Path(sys.argv[1])).entries("engine")
+failures = []
+try:
+    Remote.open(sys.argv[2], environment={}).push(entry)
+except Exception as error:
+    failures.append(error)  # and with it, what it was raised through
+print(failures)
+"""
+
+
+def test_a_process_ends_whose_push_found_no_room(near: LocalStore, mount: Mount) -> None:
+    """Only a process of its own shows whether something keeps it alive."""
+    published(near, {"a": b"a" * (8 << 20)})
+    words = [sys.executable, "-c", _PUSHING, str(near.root), str(mount("size=2m") / "far")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert "No space left on device" in done.stdout

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from engineforge.digest import digest_bytes
+from engineforge.digest import digest_bytes, digest_value
 from engineforge.errors import EngineForgeError, UsageError
 from engineforge.store import layout
 from engineforge.store.bucket import Bucket
@@ -413,3 +413,12 @@ def test_an_endpoint_for_s3_alone_goes_before_the_one_for_all(
     given = {**environment(server.url), "AWS_ENDPOINT_URL_S3": proxy.url}
     assert Remote.open(bucket, environment=given).record(KEY) is None
     assert proxy.faults.count("^GET") == 1
+
+
+def test_a_bucket_that_is_not_there_is_said(server: S3Server, near: LocalStore) -> None:
+    """A typo in its name must not look like an empty store."""
+    remote = Remote.open("s3://no-such-bucket/x", environment=environment(server.url))
+    with pytest.raises(RemoteUnavailable, match="has no such bucket"):
+        remote.record(digest_value("any"))
+    with pytest.raises(RemoteUnavailable, match="has no such bucket"):
+        remote.push(published(near, {"a": b"a"}))
