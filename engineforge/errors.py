@@ -1,12 +1,12 @@
 """The exceptions that a user may see, each with its exit code, and the problem found in a file.
 
     EngineForgeError          1   something asked for could not be done
-    ├── RemoteUnavailable     1   a remote store cannot be reached, or refuses (store/objects.py)
+    ├── RemoteUnavailable     1   a remote store cannot be reached, or refuses (store/far/objects.py)
     ├── UsageError            2   the command line asks for what is not there
     ├── SpecError             2   specs or targets are wrong: every problem of every file
     ├── StoreCorrupt          4   an entry of the store is not what its manifest says
-    │   ├── RemoteCorrupt     4   the same in a remote store (store/remote.py)
-    │   └── BadArchive        4   a file to import is not what was exported (store/archive.py)
+    │   ├── RemoteCorrupt     4   the same in a remote store (store/far/remote.py)
+    │   └── BadArchive        4   a file to import is not what was exported (store/far/archive.py)
     └── HostUnfit             5   this machine lacks what was asked of it
 
 Rooms have their own for what goes wrong there alone, each with the code of what it is derived from.

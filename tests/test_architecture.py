@@ -52,7 +52,7 @@ ONLY_IN = {
     "matplotlib": ["report/plot.py"],
     "torch": [],
     "msgspec": ["store/index.py"],
-    "obstore": ["store/bucket.py"],
+    "obstore": ["store/far/bucket.py"],
     "fcntl": ["store/files.py", "store/stats.py"],
     "rich": ["cli/progress.py"],
     "packaging": ["backends/options.py"],

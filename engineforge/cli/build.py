@@ -18,7 +18,7 @@ from engineforge.worker.conditions import Conditions
 from engineforge.worker.outcome import Checked, Failed, Outcome, Rebuilt, Skipped, Timed
 
 if TYPE_CHECKING:
-    from engineforge.store.overlay import Overlay
+    from engineforge.store.far.overlay import Overlay
 
 # A TensorRT-RTX build takes about one core, and four times its weights of memory.
 _MOST_JOBS = 4

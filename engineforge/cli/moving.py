@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from engineforge.store import archive
+    from engineforge.store.far import archive
 
     specs = world.paths(args)
     with world.project(args, specs) as project, project.store.session() as session:
@@ -36,7 +36,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from engineforge.store import archive
+    from engineforge.store.far import archive
     from engineforge.store.local import LocalStore
 
     store = LocalStore(world.cache(args, Path("specs")), world.say)

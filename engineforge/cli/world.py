@@ -20,7 +20,7 @@ from engineforge.project.project import Project
 from engineforge.worker.outcome import Event
 
 if TYPE_CHECKING:
-    from engineforge.store.overlay import Overlay
+    from engineforge.store.far.overlay import Overlay
 
 Observe = Callable[[Event], None]
 _CACHE_VARIABLE = "ENGINEFORGE_CACHE"

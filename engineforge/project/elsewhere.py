@@ -10,7 +10,7 @@ from engineforge.plan.explain import changes
 from engineforge.plan.planner import BuiltElsewhere, NeverBuilt, Stale
 from engineforge.project.plans import Plan, PlannedVariant
 from engineforge.project.reading import names_of
-from engineforge.store.overlay import Overlay
+from engineforge.store.far.overlay import Overlay
 
 _AT_ONCE = 8
 

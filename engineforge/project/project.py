@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a no-op build loads none of these
     from engineforge.backends.gpu import GpuUnreadable, HostGpu
     from engineforge.project.reading import Reader
     from engineforge.spec.settings import Settings
-    from engineforge.store.overlay import Overlay
+    from engineforge.store.far.overlay import Overlay
     from engineforge.target import Target
     from engineforge.worker.importer import Importer
     from engineforge.worker.job import Engine
@@ -296,8 +296,8 @@ class Project:
     def overlay(self, url: str, *, push: bool) -> Overlay:
         """This project's store before the one at `url`, which is given what is built where `push`
         says so. HostUnfit, UsageError or RemoteUnavailable where that one cannot be used."""
-        from engineforge.store.overlay import Overlay
-        from engineforge.store.remote import Remote
+        from engineforge.store.far.overlay import Overlay
+        from engineforge.store.far.remote import Remote
 
         self._must_be_apart(url)
         far = Remote.open(url, environment=self._environment, said=self._said)

@@ -11,10 +11,10 @@ from engineforge.backends.gpu import HostGpu
 from engineforge.checks.latency import latency_failures
 from engineforge.digest import Digest, document
 from engineforge.errors import EngineForgeError
+from engineforge.store.far.overlay import Overlay
 from engineforge.store.index import Index
 from engineforge.store.local import ENGINE, LocalStore, Session
 from engineforge.store.manifest import PlanRecord
-from engineforge.store.overlay import Overlay
 from engineforge.worker.building import Building
 from engineforge.worker.chain import Chain, Model
 from engineforge.worker.conditions import Conditions

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError
+from engineforge.store.far.overlay import Overlay
 from engineforge.store.local import Session
-from engineforge.store.overlay import Overlay
 from engineforge.store.uses import Ref
 from engineforge.worker.chain import planned
 from engineforge.worker.entries import Obtained

@@ -23,8 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engineforge.digest import digest_file
+from engineforge.store.far.remote import Remote
 from engineforge.store.local import Entry, LocalStore
-from engineforge.store.remote import Remote
 from tests.benchmarks.measure import quiet, settle, spread, table
 
 RESTORED = 0.80

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from engineforge.store.far.remote import Remote
 from engineforge.store.local import LocalStore
-from engineforge.store.remote import Remote
 from tests.conftest import Forge, Result
 from tests.runtime import installed
 

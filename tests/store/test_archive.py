@@ -13,11 +13,11 @@ import pytest
 
 from engineforge.digest import digest_bytes
 from engineforge.errors import EngineForgeError, StoreCorrupt, UsageError
-from engineforge.store import layout
-from engineforge.store.archive import BadArchive, Counts, export, import_
+from engineforge.store.far import layout
+from engineforge.store.far.archive import BadArchive, Counts, export, import_
+from engineforge.store.far.remote import Remote
 from engineforge.store.local import LocalStore
 from engineforge.store.manifest import PlanRecord
-from engineforge.store.remote import Remote
 from tests.store.remote_servers import objects_in, published, recorded
 
 FILES = {"model.engine": b"engine" * 100, "build.log": b"log", "empty": b""}

@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engineforge.digest import Digest, digest_value
-from engineforge.store import archive, disk, gate, gc, local, uses
+from engineforge.store import disk, gate, gc, local, uses
+from engineforge.store.far import archive
 from engineforge.store.gc import Policy, collect, decide, purge, survey
 from engineforge.store.index import Index
 from engineforge.store.local import LocalStore

@@ -16,12 +16,12 @@ import pytest
 
 from engineforge.digest import Digest, digest_bytes, digest_value
 from engineforge.errors import EngineForgeError, HostUnfit, StoreCorrupt, UsageError
-from engineforge.store import layout
-from engineforge.store.bucket import Bucket
+from engineforge.store.far import layout
+from engineforge.store.far.bucket import Bucket
+from engineforge.store.far.objects import Objects, RemoteUnavailable
+from engineforge.store.far.remote import Remote, RemoteCorrupt
 from engineforge.store.local import Entry, LocalStore
 from engineforge.store.manifest import Manifest, PlanRecord
-from engineforge.store.objects import Objects, RemoteUnavailable
-from engineforge.store.remote import Remote, RemoteCorrupt
 from tests.store.conftest import Mount
 from tests.store.remote_servers import (
     S3Server,
@@ -206,7 +206,7 @@ import sys
 from pathlib import Path
 from engineforge.digest import Digest
 from engineforge.store.local import LocalStore
-from engineforge.store.remote import Remote
+from engineforge.store.far.remote import Remote
 import os
 url, cache, key = sys.argv[1:]
 entry = LocalStore(Path(cache)).get("engine", Digest(key))
@@ -611,7 +611,7 @@ _PUSHING = """
 import sys
 from pathlib import Path
 from engineforge.store.local import LocalStore
-from engineforge.store.remote import Remote
+from engineforge.store.far.remote import Remote
 (entry,) = LocalStore(Path(sys.argv[1])).entries("engine")
 failures = []
 try:

@@ -15,11 +15,11 @@ import pytest
 
 from engineforge.digest import digest_bytes, digest_value
 from engineforge.errors import EngineForgeError, UsageError
-from engineforge.store import layout
-from engineforge.store.bucket import Bucket
+from engineforge.store.far import layout
+from engineforge.store.far.bucket import Bucket
+from engineforge.store.far.objects import RemoteUnavailable
+from engineforge.store.far.remote import Remote, RemoteCorrupt
 from engineforge.store.local import LocalStore
-from engineforge.store.objects import RemoteUnavailable
-from engineforge.store.remote import Remote, RemoteCorrupt
 from tests.store.remote_servers import (
     SECRET,
     Proxy,
@@ -371,7 +371,7 @@ import os, resource, sys
 from pathlib import Path
 from engineforge.digest import Digest
 from engineforge.store.local import LocalStore
-from engineforge.store.remote import Remote
+from engineforge.store.far.remote import Remote
 what, url, cache, key, folder = sys.argv[1:]
 remote = Remote.open(url, environment=os.environ)
 remote.record(Digest(key))

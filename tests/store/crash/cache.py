@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engineforge.digest import Digest, digest_value
-from engineforge.store import archive, gc, layout
+from engineforge.store import gc
+from engineforge.store.far import archive, layout
+from engineforge.store.far.remote import Remote
 from engineforge.store.index import Index
 from engineforge.store.local import MANIFEST, LocalStore, Session
 from engineforge.store.manifest import PlanRecord
-from engineforge.store.remote import Remote
 from engineforge.store.timings import Timings
 from engineforge.store.uses import Living, Ref
 

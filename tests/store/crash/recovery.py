@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from engineforge.digest import Digest, digest_bytes
-from engineforge.store import archive
+from engineforge.store.far import archive
+from engineforge.store.far.remote import Remote, RemoteCorrupt
 from engineforge.store.index import Index
 from engineforge.store.local import LocalStore
 from engineforge.store.manifest import PlanRecord
-from engineforge.store.remote import Remote, RemoteCorrupt
 from engineforge.store.timings import BadTimings, Timings, all_timings
 from tests.store.crash.cache import BLOBS, FAR, PLANS, STAGE, Cache, Promise, key_of, record_of
 from tests.store.crash.model import State, Tree

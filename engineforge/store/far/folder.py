@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from engineforge.store import disk, files
-from engineforge.store.objects import CHUNK, Found, RemoteUnavailable, Stat, Version
+from engineforge.store.far.objects import CHUNK, Found, RemoteUnavailable, Stat, Version
 
 _HALF_WRITTEN_SECONDS = 86_400
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)

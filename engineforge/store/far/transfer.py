@@ -15,8 +15,8 @@ from pathlib import Path
 from engineforge.digest import Digest
 from engineforge.errors import StoreCorrupt
 from engineforge.store import disk, files
+from engineforge.store.far.objects import CHUNK, Objects
 from engineforge.store.manifest import StoredFile
-from engineforge.store.objects import CHUNK, Objects
 
 Progress = Callable[[int, int], None]
 """Is told bytes so far and in all, by any thread; what it raises ends the transfer."""

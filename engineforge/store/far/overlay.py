@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from engineforge.digest import Digest
+from engineforge.store.far.objects import RemoteUnavailable
+from engineforge.store.far.remote import Remote, RemoteCorrupt
 from engineforge.store.index import Index, folder_stats
 from engineforge.store.local import Entry, LocalStore, Session
 from engineforge.store.manifest import Manifest, PlanRecord
-from engineforge.store.objects import RemoteUnavailable
-from engineforge.store.remote import Remote, RemoteCorrupt
 from engineforge.store.trust import whole
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engineforge.errors import HostUnfit, UsageError
-from engineforge.store.objects import CHUNK, Found, RemoteUnavailable, Stat, Version
+from engineforge.store.far.objects import CHUNK, Found, RemoteUnavailable, Stat, Version
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta, UpdateVersion

@@ -18,11 +18,12 @@ from typing import IO, cast
 
 from engineforge.digest import Digest
 from engineforge.errors import StoreCorrupt, UsageError
-from engineforge.store import disk, files, layout
+from engineforge.store import disk, files
+from engineforge.store.far import layout
+from engineforge.store.far.objects import CHUNK
+from engineforge.store.far.transfer import Counter, Progress
 from engineforge.store.local import Entry, LocalStore, Session
 from engineforge.store.manifest import BadManifest, Manifest, PlanRecord, StoredFile
-from engineforge.store.objects import CHUNK
-from engineforge.store.transfer import Counter, Progress
 
 _LARGEST_DOCUMENT = 64 << 20
 _LONGEST_NAME = 200

@@ -16,13 +16,12 @@ from urllib.parse import unquote, urlsplit
 
 from engineforge.digest import Digest, digest_bytes
 from engineforge.errors import StoreCorrupt, UsageError
-from engineforge.store import disk, files, layout
-from engineforge.store.bucket import SCHEMES, Bucket
-from engineforge.store.folder import Folder
-from engineforge.store.local import Entry, LocalStore
-from engineforge.store.manifest import BadManifest, Manifest, PlanRecord, StoredFile
-from engineforge.store.objects import Found, Objects, RemoteUnavailable, Version
-from engineforge.store.transfer import (
+from engineforge.store import disk, files
+from engineforge.store.far import layout
+from engineforge.store.far.bucket import SCHEMES, Bucket
+from engineforge.store.far.folder import Folder
+from engineforge.store.far.objects import Found, Objects, RemoteUnavailable, Version
+from engineforge.store.far.transfer import (
     Counter,
     Mismatch,
     Progress,
@@ -31,6 +30,8 @@ from engineforge.store.transfer import (
     forget_old,
     verified,
 )
+from engineforge.store.local import Entry, LocalStore
+from engineforge.store.manifest import BadManifest, Manifest, PlanRecord, StoredFile
 
 T = TypeVar("T")
 _AT_ONCE = 4

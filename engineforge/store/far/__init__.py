@@ -1,0 +1,1 @@
+"""Stores that machines share, in buckets and folders, and entries as one file: what is far."""
