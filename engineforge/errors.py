@@ -1,7 +1,7 @@
 """The exceptions that a user may see, each with its exit code, and the problem found in a file.
 
     EngineForgeError          1   something asked for could not be done
-    ├── RemoteUnavailable     1   a remote store cannot be reached, or refuses (store/far/objects.py)
+    ├── RemoteUnavailable     1   a remote store cannot be used (store/far/objects.py)
     ├── UsageError            2   the command line asks for what is not there
     ├── SpecError             2   specs or targets are wrong: every problem of every file
     ├── StoreCorrupt          4   an entry of the store is not what its manifest says

@@ -35,8 +35,8 @@ def _drawn() -> list[tuple[int, str, int, str]]:
 
 
 def _module(text: str) -> str:
-    where = re.search(r"\((\w+)/(\w+)\.py\)$", text)
-    return f"engineforge.{where[1]}.{where[2]}" if where else "engineforge.errors"
+    where = re.search(r"\(([\w/]+)\.py\)$", text)
+    return f"engineforge.{where[1].replace('/', '.')}" if where else "engineforge.errors"
 
 
 def test_the_tree_of_errors_is_as_it_is_drawn() -> None:
