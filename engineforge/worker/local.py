@@ -33,7 +33,6 @@ from engineforge.worker.outcome import (
     Ranked,
     Reused,
     Skipped,
-    Started,
     Timed,
 )
 from engineforge.worker.rebuilding import Rebuilding
@@ -240,7 +239,6 @@ class Worker:
         *before, engine = self._sharing.planned(job)
         if engine.stage != "engine":
             return None
-        self._stage.tell(Started(job.variant.label, "fetching"))
         if (obtained := self._stage.found(job, "engine", engine.key)) is None:
             return None
         here = {ref.stage: ref.key for ref in before if self._stage.there(ref.stage, ref.key)}

@@ -15,7 +15,7 @@ from engineforge.store.uses import Ref
 from engineforge.worker.chain import planned
 from engineforge.worker.entries import Obtained
 from engineforge.worker.job import Job
-from engineforge.worker.outcome import Event, Moved, Noted
+from engineforge.worker.outcome import Event, Moved, Noted, Started
 from engineforge.worker.running import INTERRUPTED, Halted, Running
 
 _AT_ONCE = 2
@@ -103,7 +103,9 @@ class Sharing:
         def told(done: int, total: int) -> None:
             if self._running.why == INTERRUPTED:
                 raise Halted
-            if label:
+            if label and phase == "fetching" and done == 0:
+                self._tell(Started(label, phase))
+            elif label:
                 self._tell(Moved(label, phase, done, total))
 
         return told

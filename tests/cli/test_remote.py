@@ -47,6 +47,7 @@ def test_what_one_machine_has_built_the_next_one_does_not(forge: Forge) -> None:
     second = build(forge, "two")
     assert second.outcomes() == {"fp32@ada": "reused"}
     assert second.json["variants"][0]["why"] == "built elsewhere, from far"
+    assert "net/fp32@ada: fetching" in second.err
     assert engine_bytes(forge, "one") == engine_bytes(forge, "two")
     assert LocalStore(forge.root / "two").stages() == ["engine"]
 

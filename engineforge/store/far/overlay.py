@@ -11,14 +11,13 @@ from typing import TypeVar
 from engineforge.digest import Digest
 from engineforge.store.far.objects import RemoteUnavailable
 from engineforge.store.far.remote import Remote, RemoteCorrupt
+from engineforge.store.far.transfer import Progress
 from engineforge.store.index import Index, folder_stats
 from engineforge.store.local import Entry, LocalStore, Session
 from engineforge.store.manifest import Manifest, PlanRecord
 from engineforge.store.trust import whole
 
 T = TypeVar("T")
-Progress = Callable[[int, int], None]
-"""Is told bytes so far and in all; what it raises ends the transfer."""
 
 
 class Overlay:
@@ -77,6 +76,7 @@ class Overlay:
             if manifest is None:
                 return None
             session.uses(stage, key)
+            progress(0, sum(file.size for file in manifest.files.values()))
             with session.staged() as staged:
                 self._far.fetch(manifest, staged, partial, progress)
                 entry, ours = self._near.publish(
