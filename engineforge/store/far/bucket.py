@@ -117,7 +117,7 @@ class Bucket:
         # A large object takes as long as it takes; what counts is whether anything comes.
         client: ClientConfig = {
             "timeout": timedelta(hours=24),
-            "read_timeout": timedelta(seconds=30),
+            "read_timeout": timedelta(seconds=10),
             "connect_timeout": timedelta(seconds=5),
             "allow_http": plain or scheme == "http",
         }
