@@ -25,7 +25,7 @@ from engineforge.store.projects import Projects, Registered
 from engineforge.store.uses import TRASH, Living, Ref
 
 _SECONDS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_POWERS = ("", "k", "m", "g", "t")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -178,17 +178,19 @@ def _policy(args: argparse.Namespace) -> gc.Policy:
 
 
 def _seconds(option: str, text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d|w)", text)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d|w)", text.lower())
     if found is None and text != "0":
         raise UsageError(f"{option}: '{text}' is no time", hint="such as 90min, 12h, 30d or 2w")
     return 0.0 if found is None else float(found[1]) * _SECONDS[found[2]]
 
 
 def _bytes(option: str, text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)", text)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b", text.lower())
     if found is None and text != "0":
-        raise UsageError(f"{option}: '{text}' is no size", hint="such as 500MiB or 50GiB")
-    return 0 if found is None else int(float(found[1]) * _BYTES[found[2]])
+        raise UsageError(f"{option}: '{text}' is no size", hint="such as 500MiB, 50GiB or 50GB")
+    if found is None:
+        return 0
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** _POWERS.index(found[2]))
 
 
 def _total(seen: gc.Survey, refs: Iterable[Ref]) -> int:
@@ -242,6 +244,9 @@ def _print(args: argparse.Namespace, policy: gc.Policy, done: _Done) -> None:
         kept |= {ref: ", ".join(by) for ref, by in sorted(decision.held.items())}
     for ref, why in kept.items():
         print(line("kept", ref, why))
+    for name, count in done.purged.items():
+        what = "goes" if args.dry_run else "gone"
+        print(f"{what}  {name}  {size(count):>10}  for good: it was in the trash long enough")
     sys.stdout.flush()
     count, would = len(done.gone), "would be " if args.dry_run else ""
     world.say(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engineforge.cli.gc import _bytes, _seconds
 from tests.conftest import SPEC, Forge, Result
 from tests.models import convnet
 from tests.worker.conftest import chain, outcomes, says
@@ -256,7 +257,7 @@ def test_a_link_to_the_given_specs_is_no_other_project(built: Forge, tmp_path: P
     ("option", "said"),
     [
         (("--older-than", "soon"), "--older-than: 'soon' is no time"),
-        (("--max-size", "50GB"), "--max-size: '50GB' is no size"),
+        (("--max-size", "50"), "--max-size: '50' is no size"),
         (("--grace", "1"), "--grace: '1' is no time"),
     ],
 )
@@ -283,3 +284,16 @@ def test_what_a_running_build_relies_on_is_kept(built: Forge) -> None:
     assert kept.keys() == {"onnx", "engine"}
     assert outcomes(process)["slow/fp32@ada"]["outcome"] == "built"
     assert _removed(_collected(built)) == ["engine", "onnx"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("50GB", 50 * 1000**3), ("50GiB", 50 << 30), ("5gib", 5 << 30), ("1.5 kB", 1500), ("0", 0)],
+)
+def test_sizes_are_decimal_or_binary_as_they_are_written(text: str, expected: int) -> None:
+    assert _bytes("--max-size", text) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [("30D", 30 * 86_400), ("90min", 5400), ("0", 0)])
+def test_ages_are_in_seconds(text: str, expected: float) -> None:
+    assert _seconds("--older-than", text) == expected
