@@ -1,5 +1,5 @@
 """Every precision of every model in `specs/`: built where a GPU has it, refused where it has not,
-and as accurate as README.md says."""
+and as accurate as specs/models/README.md says."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_precision_that_a_gpu_lacks_is_refused_before_building(
 
 
 def test_the_table_of_the_readme_is_what_is_measured(project: Forge) -> None:
-    """README's rows: model, precision, top-1, agreement with FP32."""
+    """Its rows: model, precision, top-1, agreement with FP32."""
     for name in ("digits-convnet", "digits-transformer", "targets"):
         shutil.copy(SPECS / f"{name}.yaml", project.specs)
     result = project.run("check", "specs", "--accuracy", "--json")
@@ -126,7 +126,9 @@ def test_the_table_of_the_readme_is_what_is_measured(project: Forge) -> None:
             assert found["top1_agreement"] >= (0.995 if low else 0.98)
             assert abs(found["top1"] - found["source_top1"]) <= 0.01
     rows = re.findall(
-        r"^\| (digits-\w+) \| (\w+) \| (.*?) \| (.*?) \|", (ROOT / "README.md").read_text(), re.M
+        r"^\| (digits-\w+) \| (\w+) \| (.*?) \| (.*?) \|",
+        (ROOT / "specs" / "models" / "README.md").read_text(),
+        re.M,
     )
     told = {(spec, variant): (top1, agreement) for spec, variant, top1, agreement in rows}
     assert len(told) == 10

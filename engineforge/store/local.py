@@ -298,17 +298,19 @@ class LocalStore:
                     # Without locks its file would stay, and say that this session lives.
                     stack.callback(_unlink, lock)
                 began = lock.stat().st_mtime
-                self._sweep(began)
+                self._sweep(began, own=lock)
                 disk.mkdir(folder)
             stack.callback(files.remove_folder, folder)
             session = Session(self.root, folder, began)
             stack.callback(session.end)
             yield session
 
-    def _sweep(self, now: float) -> None:
+    def _sweep(self, now: float, own: Path) -> None:
         """Remove the staging folders of processes that are gone, and half-written files; `now` by
         the clock of their file system."""
         for path in (self.root / "staging").iterdir():
+            if path == own:
+                continue  # where locks exclude nobody, it could be had
             if path.suffix == ".lock":
                 reliable = self.file_system.locks == "reliable"
                 if (handle := is_over(path, reliable=reliable, now=now)) is not None:

@@ -68,8 +68,11 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     except MemoryError:
         return {"error": "out of memory", "hint": None}
     except OSError as error:
-        # A write that fails, as on a full disk, does not say where.
-        where = error.filename or next(filter(None, map(request.get, _WRITTEN)), "")
+        # A write that fails, as on a full disk, does not say where; a link has two names, of which
+        # the second is made.
+        where = (
+            error.filename2 or error.filename or next(filter(None, map(request.get, _WRITTEN)), "")
+        )
         return {"error": f"{error.strerror or error}: '{where}'", "hint": None}
 
 

@@ -211,17 +211,6 @@ def test_a_file_below_a_file_is_said(far: LocalStore, file: Path) -> None:
         imported(file / "a.tar", far)
 
 
-def test_a_file_that_this_user_must_not_read_is_said(far: LocalStore, file: Path) -> None:
-    file.chmod(0)
-    try:
-        file.open("rb").close()
-    except PermissionError:
-        with pytest.raises(UsageError, match="cannot be read: Permission denied"):
-            imported(file, far)
-    else:
-        pytest.skip("this user reads everything")
-
-
 def test_nothing_but_a_file_is_replaced_by_an_export(near: LocalStore, record: PlanRecord) -> None:
     os.mkfifo(near.root / "pipe")
     for path in (near.root / "pipe", near.root):

@@ -328,6 +328,7 @@ def test_a_plan_is_not_remembered_by_a_record_that_took_the_place_of_the_one_rea
     plan = digest_value(_KEY)
 
     def put(engine: Digest) -> None:
+        store.entry_path("engine", engine).mkdir(parents=True)
         store.put_record(
             PlanRecord(key=plan, key_document=_KEY, entries={"engine": engine}), root / "staging"
         )

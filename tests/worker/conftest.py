@@ -76,7 +76,7 @@ def outcomes(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def litter(cache: Path) -> list[str]:
     """What a cache holds besides its own, in staging: folders of work in progress."""
-    own = {"entries-v1", "plans-v1", "index", "CACHEDIR.TAG", "staging"}
+    own = {"entries-v1", "plans-v1", "projects", "index", "CACHEDIR.TAG", "staging"}
     staging = [each for each in (cache / "staging").iterdir() if each.is_dir()]
     found = [each.name for each in cache.iterdir() if each.name not in own]
     return found + [each.name for each in staging if each.name != "locks"]
