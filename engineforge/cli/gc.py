@@ -17,7 +17,7 @@ from engineforge.errors import SpecError, UsageError
 from engineforge.project.folder import TARGETS, find_root, spec_files
 from engineforge.project.project import Project
 from engineforge.project.roots import about, all_given, spec_roots
-from engineforge.report.text import size
+from engineforge.report.text import counted, size
 from engineforge.store import gc
 from engineforge.store.local import LocalStore
 from engineforge.store.pins import Pins
@@ -250,7 +250,7 @@ def _print(args: argparse.Namespace, policy: gc.Policy, done: _Done) -> None:
     sys.stdout.flush()
     count, would = len(done.gone), "would be " if args.dry_run else ""
     world.say(
-        f"{count} {'entry' if count == 1 else 'entries'} ({size(_total(done.seen, done.gone))}) "
+        f"{counted(count, 'entry', 'entries')} ({size(_total(done.seen, done.gone))}) "
         f"{would}moved to the trash; {len(done.purged)} ({size(sum(done.purged.values()))}) "
         f"{would}removed from it for good; {len(done.seen.entries) - count} kept "
         f"({size(done.stays)})"

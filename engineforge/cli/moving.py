@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from engineforge.cli import world
-from engineforge.errors import EngineForgeError, HostUnfit, SpecError, UsageError
+from engineforge.errors import EngineForgeError, SpecError, UsageError
 from engineforge.project.plans import Plan, PlannedVariant
 from engineforge.project.project import Project
 from engineforge.report.text import counted, size
@@ -40,14 +40,9 @@ def _import(args: argparse.Namespace) -> int:
     from engineforge.store.local import LocalStore
 
     store = LocalStore(world.cache(args, Path("specs")), world.say)
-    try:
-        with store.session() as session:
-            done = archive.import_(Path(args.file), store, session)
-    except OSError as error:  # of reading the file it is told as what it is
-        raise HostUnfit(
-            f"the cache '{store.root}' cannot be written: {error.strerror}",
-            hint="give another one with --cache, or make room",
-        ) from error
+    # What fails of reading the file is told as what it is.
+    with store.writing(), store.session() as session:
+        done = archive.import_(Path(args.file), store, session)
     if args.json:
         world.print_json(
             {

@@ -66,7 +66,8 @@ def overlay(args: argparse.Namespace, project: Project) -> Overlay | None:
         url = found.url if "://" in found.url else os.path.normpath(project.root / found.url)
     if url is None:
         return None
-    push = getattr(args, "push", None) or (found.push if found is not None else "ci")
+    asked = getattr(args, "push", None)
+    push = asked or (found.push if found is not None else "ci")
     given = push == "always" or (push == "ci" and _in_ci())
     try:
         made = project.overlay(url, push=given)
@@ -75,7 +76,7 @@ def overlay(args: argparse.Namespace, project: Project) -> Overlay | None:
             raise
         say(f"note: {error}")  # what all specs name need not be installed everywhere
         return None
-    if getattr(args, "push", None) == "always" and not made.pushes:
+    if asked == "always" and not made.pushes:
         raise UsageError(f"'{made.where}' can only be read, and nothing can be pushed to it")
     return made
 

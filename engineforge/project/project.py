@@ -162,7 +162,9 @@ class Project:
             with self._worker(conditions, overlay) as worker:
                 if elsewhere and overlay:
                     found = zip(elsewhere, worker.fetch(list(elsewhere.values())), strict=True)
-                    outcomes = {label: each for label, each in found if not _is_skipped(each)}
+                    outcomes = {
+                        label: each for label, each in found if not isinstance(each, Skipped)
+                    }
                 run = worker.prepare if prepare else worker.build
                 outcomes |= dict(zip(jobs, run(list(jobs.values())), strict=True))
             if prepare:
@@ -397,10 +399,6 @@ class Project:
             for helper in self._helpers:
                 self._exit.callback(helper.close)
         return self._helpers
-
-
-def _is_skipped(outcome: Outcome) -> bool:
-    return isinstance(outcome, Skipped)
 
 
 def _must_exist(what: str, asked: Iterable[str], names: set[str]) -> None:

@@ -25,11 +25,13 @@ from engineforge.spec.salvage import salvage
 from engineforge.spec.validate import validate
 from engineforge.stages.precision import tools
 from engineforge.stages.sources.locate import locate
-from engineforge.store.index import Index, stat_of
+from engineforge.store.index import Index
 from engineforge.store.local import LocalStore
+from engineforge.store.manifest import Manifest
+from engineforge.store.stats import stat_of
 from engineforge.store.trust import whole
 from engineforge.target import Target
-from engineforge.worker.chain import MODEL
+from engineforge.worker.chain import planned
 from engineforge.worker.importer import Importer
 from engineforge.worker.job import Files, Job
 from engineforge.worker.spare import Spare
@@ -255,16 +257,16 @@ class Reader:
 
     def _missing(self, job: Job) -> Iterator[str]:
         """The stages before the engine's whose entries are not there."""
-        imported = whole(self._store, self._index, "onnx", digest_value(job.key.onnx))
-        if imported is None:
+
+        def manifest_of(stage: str, key: Digest) -> Manifest | None:
+            entry = whole(self._store, self._index, stage, key)
+            return None if entry is None else entry.manifest
+
+        *_, last = planned(job, manifest_of)
+        if last.stage == "onnx":
             yield "onnx"
-        if job.key.typed is None:
-            return
-        if imported is not None:
-            key = job.key.typed_key(imported.manifest.files[MODEL].sha256)
-            if whole(self._store, self._index, "typed", digest_value(key)) is not None:
-                return
-        yield "typed"
+        if last.stage == "typed" or (last.stage == "onnx" and job.key.typed is not None):
+            yield "typed"
 
 
 def names_of(job: Job) -> dict[str, str]:

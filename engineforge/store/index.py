@@ -14,18 +14,16 @@ import msgspec
 
 from engineforge.digest import Digest, digest_stream
 from engineforge.store import files
-from engineforge.store.local import LocalStore, plan_path
+from engineforge.store.local import plan_path
 from engineforge.store.manifest import BadManifest, PlanRecord
 from engineforge.store.stats import (
     FolderStats,
     Stat,
     Stats,
-    folder_stats,
     stat_of,
     stat_or_none,
 )
-
-__all__ = ["FolderStats", "Index", "Stat", "folder_stats", "stat_of"]
+from engineforge.store.uses import Ref
 
 _FORMAT = 3
 _HEADER = b"engineforge index\n"
@@ -190,7 +188,7 @@ class Index:
     def know_entry(self, stage: str, key: str, stats: FolderStats) -> None:
         """Remember an entry whose files match its manifest, and had `stats` when they did: written
         by this process, or hashed after `will_tell`."""
-        folder = LocalStore(self._root).entry_path(stage, Digest(f"sha256:{key}"))
+        folder = Ref(stage, Digest(f"sha256:{key}")).path(self._root)
         if self.will_tell(folder, stats):
             self._new.entries[f"{stage}/{key}"] = KnownEntry(key, stats)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import socket
 import stat
@@ -21,7 +20,7 @@ from engineforge.errors import HostUnfit, StoreCorrupt
 from engineforge.store import disk, files, gate
 from engineforge.store.file_system import FileSystem, file_system
 from engineforge.store.manifest import BadManifest, Manifest, PlanRecord, StoredFile
-from engineforge.store.uses import ENTRIES, Notes, Ref, is_over, session_name, touch
+from engineforge.store.uses import ENTRIES, Notes, Ref, host_of, is_over, session_name, touch
 
 MANIFEST = "manifest.json"
 ENGINE = "model.engine"
@@ -32,8 +31,6 @@ _PLANS = "plans-v1"
 # https://bford.info/cachedir/
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is EngineForge's cache.\n"
 
-
-_SESSION = re.compile(r".+-\d+-[0-9a-f]{8}")
 
 Identity = tuple[int, int, int]
 """Device, inode and ctime_ns: an inode's number is used again when it is free. Of an entry, the
@@ -85,13 +82,14 @@ class LocalStore:
 
     def create(self) -> None:
         """Make the folder and its tag; HostUnfit where it cannot be written."""
-        with self._writing():
+        with self.writing():
             files.make_folder(self.root / "staging")
             if not (tag := self.root / "CACHEDIR.TAG").exists():
                 files.replace(tag, _TAG, self.root / "staging")
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
+        """What fails meanwhile is this cache's disk: HostUnfit."""
         try:
             yield
         except OSError as error:
@@ -114,9 +112,7 @@ class LocalStore:
             return None
         what = f"{stage} entry {key.short} is corrupt"
         try:
-            manifest = Manifest.from_bytes((path / MANIFEST).read_bytes())
-            if manifest.key != key or manifest.stage != stage:
-                raise BadManifest("it is the manifest of another entry")
+            manifest = Manifest.of_entry(stage, key, (path / MANIFEST).read_bytes())
             for name, file in manifest.files.items():
                 size = (path / name).stat().st_size
                 if size != file.size:
@@ -185,15 +181,12 @@ class LocalStore:
         path = self.plan_path(key)
         judged = _identity(path)
         try:
-            record = PlanRecord.from_bytes(path.read_bytes())
-            if record.key != key:
-                raise BadManifest("it is the record of another plan")
+            return PlanRecord.of_plan(key, path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
         except BadManifest as error:
             self._aside(path, judged, f"plan record {key.short} is corrupt: {error}")
             return None
-        return record
 
     def plan_records(self, digits: str) -> Iterator[PlanRecord]:
         """Every plan record whose key begins with these hexadecimal digits."""
@@ -256,6 +249,16 @@ class LocalStore:
                 return first, False
         raise StoreCorrupt(f"'{final}' is corrupt, and cannot be replaced", hint="remove it")
 
+    def adopt(self, staged: Path, manifest: Manifest) -> tuple[Entry, bool]:
+        """`publish` for an entry that was made elsewhere, its files verified already."""
+        return self.publish(
+            staged,
+            stage=manifest.stage,
+            key_document=manifest.key_document,
+            digests=manifest.files,
+            record=manifest.record,
+        )
+
     def take_back(self, stage: str, key: Digest) -> bool:
         """Move an entry that was collected out of the trash; whether there was one."""
         ref = Ref(stage, key)
@@ -292,7 +295,7 @@ class LocalStore:
         name = session_name()
         folder = self.root / "staging" / name
         with contextlib.ExitStack() as stack:
-            with self._writing():
+            with self.writing():
                 lock = folder.with_name(f"{name}.lock")
                 if not stack.enter_context(files.lock(lock, name)):
                     # Without locks its file would stay, and say that this session lives.
@@ -323,7 +326,7 @@ class LocalStore:
                     os.close(handle)
             elif not path.is_dir():
                 files.remove_old(path, now - _HALF_WRITTEN_SECONDS)
-            elif _SESSION.fullmatch(path.name) and not path.with_name(f"{path.name}.lock").exists():
+            elif host_of(path.name) and not path.with_name(f"{path.name}.lock").exists():
                 # A power cut kept the folder and lost the lock, or a disk refused to remove it. A
                 # session has its lock from before it makes the folder until it has removed it.
                 files.remove_folder(path)

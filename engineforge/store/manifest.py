@@ -54,6 +54,14 @@ class Manifest:
         )
 
     @classmethod
+    def of_entry(cls, stage: str, key: Digest, data: bytes) -> Manifest:
+        """The same of just this entry; BadManifest for that of another, too."""
+        manifest = cls.from_bytes(data)
+        if (manifest.stage, manifest.key) != (stage, key):
+            raise BadManifest("it is the manifest of another entry")
+        return manifest
+
+    @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
         """BadManifest for anything that `to_bytes` did not write."""
         raw = _unseal(data)
@@ -98,6 +106,14 @@ class PlanRecord:
                 "entries": dict(sorted(self.entries.items())),
             }
         )
+
+    @classmethod
+    def of_plan(cls, key: Digest, data: bytes) -> PlanRecord:
+        """The same of just this plan; BadManifest for that of another, too."""
+        record = cls.from_bytes(data)
+        if record.key != key:
+            raise BadManifest("it is the record of another plan")
+        return record
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PlanRecord:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from engineforge.digest import Digest
-from engineforge.store.index import Index, folder_stats
+from engineforge.store.index import Index
 from engineforge.store.local import Entry, LocalStore
+from engineforge.store.stats import folder_stats
 
 
 def whole(store: LocalStore, index: Index, stage: str, key: Digest) -> Entry | None:

@@ -29,6 +29,12 @@ _ABSENT_SECONDS = 86_400
 _SESSION = re.compile(r"(?P<host>.+)-[0-9]+-[0-9a-f]{8}")
 
 
+def host_of(session: str) -> str | None:
+    """The host of a session by its name; None for what is no such name."""
+    found = _SESSION.fullmatch(session)
+    return None if found is None else found["host"]
+
+
 def session_name() -> str:
     """A new one, which says of what host it is."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -118,8 +124,7 @@ def is_over(lock: Path, *, reliable: bool, now: float) -> int | None:
     Where locks do not hold between hosts (not `reliable`), one of another host counts as living
     for a day after it last wrote; `now` is by the clock of the file system.
     """
-    ours = (of := _SESSION.fullmatch(lock.stem)) and of["host"] == socket.gethostname()
-    if not reliable and not ours:
+    if not reliable and host_of(lock.stem) != socket.gethostname():
         with contextlib.suppress(OSError):
             written = _written(lock)
             with contextlib.suppress(FileNotFoundError):  # the folder is made after its lock

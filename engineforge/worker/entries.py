@@ -11,9 +11,10 @@ from pathlib import Path
 
 from engineforge.digest import Digest, digest_value, document
 from engineforge.errors import StoreCorrupt
-from engineforge.store.index import Index, folder_stats
+from engineforge.store.index import Index
 from engineforge.store.local import Entry, LocalStore, Session
 from engineforge.store.manifest import StoredFile
+from engineforge.store.stats import folder_stats
 from engineforge.store.trust import whole
 
 
@@ -43,7 +44,7 @@ class Entries:
         session: Session,
         index: Index,
         now: Callable[[], datetime],
-        elsewhere: Callable[[str, Digest], Obtained | None] = lambda _stage, _key: None,
+        elsewhere: Callable[[str, Digest], Obtained | None] | None = None,
     ) -> None:
         self._store, self._session, self.index, self._now = store, session, index, now
         self._elsewhere = elsewhere
@@ -104,7 +105,7 @@ class Entries:
             elif (entry := self._taken_back(stage, key)) is not None:
                 yield Obtained(entry, "taken back from the trash")
             else:
-                yield self._elsewhere(stage, key)
+                yield None if self._elsewhere is None else self._elsewhere(stage, key)
 
     def _taken_back(self, stage: str, key: Digest) -> Entry | None:
         """An entry that was collected, and is not removed for good yet."""

@@ -11,8 +11,8 @@ from engineforge.backends.gpu import HostGpu
 from engineforge.digest import Digest
 from engineforge.plan.keys import PlanKey, SamplesRecipe
 from engineforge.spec.model import ModelInterface, Profile, ShapeRange, Variant
-from engineforge.store.index import Stat
 from engineforge.store.local import Entry
+from engineforge.store.stats import Stat
 
 Files = Mapping[Path, tuple[Digest, Stat]]
 """Files with their digests, and the stats that they had when they were hashed."""

@@ -18,7 +18,7 @@ from engineforge.store.manifest import PlanRecord
 from engineforge.worker.building import Building
 from engineforge.worker.chain import Chain, Model
 from engineforge.worker.conditions import Conditions
-from engineforge.worker.entries import Entries, Obtained
+from engineforge.worker.entries import Entries
 from engineforge.worker.importer import Importer
 from engineforge.worker.job import Engine, Job, StageFailed, ToolMissing
 from engineforge.worker.latency import Asked, Kept, Subject, Timing
@@ -65,12 +65,11 @@ class Worker:
         self._importer, self._conditions = importer, conditions
         self._running = Running()
         self._sharing: Sharing | None = None
-        elsewhere: Callable[[str, Digest], Obtained | None] = _nowhere
         if overlay is not None:
             self._sharing = Sharing(
                 overlay, store.root, session, running=self._running, tell=conditions.observe
             )
-            elsewhere = self._sharing.fetch
+        elsewhere = None if self._sharing is None else self._sharing.fetch
         entries = Entries(store, session, index, conditions.now, elsewhere)
         stage = Stage(store, session, entries, running=self._running, conditions=conditions)
         self._chain = Chain(stage, importer)
@@ -329,10 +328,6 @@ class Worker:
         key = check_key(job, source.digests, typed.digests)
         entry = self._measuring.measured(job, source, typed, stage=SENSITIVITY, key=key)
         return Ranked(entry=entry.manifest.key, measured=read_measured(entry))
-
-
-def _nowhere(_stage: str, _key: Digest) -> None:
-    return None
 
 
 def _result(future: Future[_Found]) -> Outcome:

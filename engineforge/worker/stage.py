@@ -10,8 +10,8 @@ from typing import Any
 
 from engineforge.digest import Digest, digest_value
 from engineforge.errors import EngineForgeError
-from engineforge.store.index import stat_of
 from engineforge.store.local import Entry, LocalStore, Session
+from engineforge.store.stats import stat_of
 from engineforge.store.trust import whole
 from engineforge.worker.conditions import Conditions
 from engineforge.worker.entries import Entries, Made, Obtained

@@ -46,18 +46,8 @@ def _collected(cache: Cache) -> None:
     cache.collect("a")
 
 
-def _exported(cache: Cache) -> Path:
-    """By another cache, on a disk that is well, before anything is done to this one."""
-    file = cache.root.with_name(f"{cache.root.name}.tar")
-    if not file.exists():
-        other = Cache(cache.root.with_name(f"{cache.root.name}-elsewhere"))
-        other.build("a")
-        other.export("a", file)
-    return file
-
-
 def _before_import(cache: Cache) -> None:
-    _exported(cache)
+    cache.elsewhere()
 
 
 # What was there before, what is done, and whether something other than the store spoilt an entry.
@@ -68,7 +58,7 @@ _ACTS: dict[str, tuple[Act, Act, bool]] = {
     "timings": (lambda cache: cache.merge_timings(0), lambda cache: cache.merge_timings(1), False),
     "index": (lambda cache: cache.save_index(0), lambda cache: cache.save_index(1), False),
     "push": (lambda cache: cache.build("a"), lambda cache: cache.push("a"), False),
-    "import": (_before_import, lambda cache: cache.import_("a", _exported(cache)), False),
+    "import": (_before_import, lambda cache: cache.import_("a", cache.elsewhere()), False),
     "export": (
         lambda cache: cache.build("a"),
         lambda cache: cache.export("a", cache.root / "engines.tar"),

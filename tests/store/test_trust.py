@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from engineforge.digest import digest_value
-from engineforge.store.index import Index, folder_stats
+from engineforge.store.index import Index
 from engineforge.store.local import Entry, LocalStore
+from engineforge.store.stats import folder_stats
 from engineforge.store.trust import whole
 
 _KEY = {"format": 1}

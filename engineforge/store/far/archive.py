@@ -24,6 +24,7 @@ from engineforge.store.far.objects import CHUNK
 from engineforge.store.far.transfer import Counter, Progress
 from engineforge.store.local import Entry, LocalStore, Session
 from engineforge.store.manifest import BadManifest, Manifest, PlanRecord, StoredFile
+from engineforge.store.uses import Ref
 
 _LARGEST_DOCUMENT = 64 << 20
 _LONGEST_NAME = 200
@@ -213,18 +214,14 @@ def import_(
         size = file.stat().st_size
         for member in _members(tar):
             match layout.parse(member.name):
-                case layout.EntryName(stage, key) if not contents.blobs:
+                case Ref(stage, key) if not contents.blobs:
                     data = _document(tar, member)
                     with _named(member):
-                        manifest = layout.entry_manifest(data, stage, key)
-                    contents.manifests[member.name] = manifest
+                        contents.manifests[member.name] = Manifest.of_entry(stage, key, data)
                 case layout.PlanName(key) if not contents.blobs:
                     data = _document(tar, member)
                     with _named(member):
-                        record = PlanRecord.from_bytes(data)
-                        if record.key != key:
-                            raise BadManifest("it is the record of another plan")
-                    contents.records[member.name] = record
+                        contents.records[member.name] = PlanRecord.of_plan(key, data)
                 case layout.Blob(digest):
                     contents.compare(store, session)
                     to = staged / digest.hex if digest in contents.wanted else None
@@ -362,13 +359,7 @@ def _publish(store: LocalStore, session: Session, contents: _Contents, blobs: Pa
                 uses[stored.sha256] -= 1
                 move = files.copy if uses[stored.sha256] else disk.rename
                 move(blobs / stored.sha256.hex, staged / name)
-            _, ours = store.publish(
-                staged,
-                stage=manifest.stage,
-                key_document=manifest.key_document,
-                digests=manifest.files,
-                record=manifest.record,
-            )
+            _, ours = store.adopt(staged, manifest)
         if ours:
             entries += 1
             size += sum(stored.size for stored in manifest.files.values())

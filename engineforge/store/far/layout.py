@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from engineforge.digest import Digest, digest_bytes
-from engineforge.store.manifest import BadManifest, Manifest
+from engineforge.store.uses import Ref
 
 _BLOBS, _ENTRIES, _PLANS, _LAST = "blobs-v1/sha256", "entries-v1", "plans-v1", "last-v1"
 QUARANTINE = "quarantine"
@@ -20,12 +20,6 @@ _MEMBER = re.compile(
 @dataclass(frozen=True, slots=True)
 class Blob:
     digest: Digest
-
-
-@dataclass(frozen=True, slots=True)
-class EntryName:
-    stage: str
-    key: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +48,7 @@ def quarantine_path(path: str, found: Digest) -> str:
     return f"{QUARANTINE}/{path}-{found.short}"
 
 
-def parse(path: str) -> Blob | EntryName | PlanName | None:
+def parse(path: str) -> Blob | Ref | PlanName | None:
     """What lies at a path that one of the functions above wrote; None for any other."""
     match = _MEMBER.fullmatch(path)
     if match is None or (match["end"] is None) != (match["blobs"] is not None):
@@ -62,12 +56,4 @@ def parse(path: str) -> Blob | EntryName | PlanName | None:
     digest = Digest(f"sha256:{match['hex']}")
     if match["blobs"]:
         return Blob(digest)
-    return PlanName(digest) if match["plans"] else EntryName(match["stage"], digest)
-
-
-def entry_manifest(data: bytes, stage: str, key: Digest) -> Manifest:
-    """The manifest of just this entry, from another machine; BadManifest for anything else."""
-    manifest = Manifest.from_bytes(data)
-    if (manifest.stage, manifest.key) != (stage, key):
-        raise BadManifest("it is the manifest of another entry")
-    return manifest
+    return PlanName(digest) if match["plans"] else Ref(match["stage"], digest)

@@ -12,9 +12,10 @@ from engineforge.digest import Digest
 from engineforge.store.far.objects import RemoteUnavailable
 from engineforge.store.far.remote import Remote, RemoteCorrupt
 from engineforge.store.far.transfer import Progress
-from engineforge.store.index import Index, folder_stats
+from engineforge.store.index import Index
 from engineforge.store.local import Entry, LocalStore, Session
 from engineforge.store.manifest import Manifest, PlanRecord
+from engineforge.store.stats import folder_stats
 from engineforge.store.trust import whole
 
 T = TypeVar("T")
@@ -68,24 +69,17 @@ class Overlay:
     def fetch(
         self, stage: str, key: Digest, session: Session, partial: Path, progress: Progress
     ) -> Entry | None:
-        """The entry of a key from far, published near with every byte verified; None where there
-        is none, or none that can be used."""
+        """The entry of a key, on which the session relies already, from far, published near with
+        every byte verified; None where there is none, or none that can be used."""
 
         def fetched() -> Entry | None:
             manifest = self._far.manifest(stage, key)
             if manifest is None:
                 return None
-            session.uses(stage, key)
             progress(0, sum(file.size for file in manifest.files.values()))
             with session.staged() as staged:
                 self._far.fetch(manifest, staged, partial, progress)
-                entry, ours = self._near.publish(
-                    staged,
-                    stage=stage,
-                    key_document=manifest.key_document,
-                    digests=manifest.files,
-                    record=manifest.record,
-                )
+                entry, ours = self._near.adopt(staged, manifest)
             if not ours:  # another process was first
                 return whole(self._near, self._index, stage, key)
             self._index.know_entry(stage, key.hex, folder_stats(entry.path))

@@ -99,13 +99,11 @@ class Remote:
         return self._record(key)[0]
 
     def _record(self, key: Digest) -> tuple[PlanRecord | None, Found | None]:
-        def parsed(data: bytes) -> PlanRecord:
-            record = PlanRecord.from_bytes(data)
-            if record.key != key:
-                raise BadManifest("it is the record of another plan")
-            return record
-
-        return self._sound(layout.plan_path(key), parsed, f"plan record {key.short}")
+        return self._sound(
+            layout.plan_path(key),
+            lambda data: PlanRecord.of_plan(key, data),
+            f"plan record {key.short}",
+        )
 
     def manifest(self, stage: str, key: Digest) -> Manifest | None:
         """What an entry is, if its manifest is there and sound. Its files are another matter."""
@@ -114,7 +112,7 @@ class Remote:
     def _manifest(self, stage: str, key: Digest) -> tuple[Manifest | None, Found | None]:
         return self._sound(
             layout.entry_path(stage, key),
-            lambda data: layout.entry_manifest(data, stage, key),
+            lambda data: Manifest.of_entry(stage, key, data),
             f"{stage} entry {key.short}",
         )
 

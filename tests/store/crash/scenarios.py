@@ -86,22 +86,12 @@ def _pushed(name: str) -> Act:
     return lambda cache: cache.push(name)
 
 
-def _elsewhere(cache: Cache) -> Path:
-    """An archive that another cache, which no power cut hits, has exported."""
-    file = cache.root.with_name(f"{cache.root.name}.tar")
-    if not file.exists():
-        other = Cache(cache.root.with_name(f"{cache.root.name}-elsewhere"))
-        other.build("a")
-        other.export("a", file)
-    return file
-
-
 def _made_elsewhere(cache: Cache) -> None:
-    _elsewhere(cache)
+    cache.elsewhere()
 
 
 def _imported(cache: Cache) -> None:
-    cache.import_("a", _elsewhere(cache))
+    cache.import_("a", cache.elsewhere())
 
 
 def _there(pattern: str) -> There:
