@@ -17,6 +17,7 @@ from typing import Any
 
 from engineforge.backends import BuildError, BuildOutput, BuildRequest
 from engineforge.backends.library import FLAVOURS, api, load, loaded_version, make_logger
+from engineforge.backends.misread import refuse_misread
 from engineforge.backends.network import (
     add_profile,
     interfaces,
@@ -75,6 +76,7 @@ class _Build:
         serialize_plugins(self.config, self.parser, self.request.builder)
         typing: Mapping[str, object] = {"strong": True}
         if not api(self.trt).strongly_typed:
+            refuse_misread(self.trt, self.network)
             typing = enforce_types(self.trt, self.config, self.network, self.request.types)
         for index, profile in enumerate(self.request.profiles):
             add_profile(

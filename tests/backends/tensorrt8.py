@@ -23,14 +23,6 @@ LayerType = _enum("LayerType")
 BuilderFlag = _enum("BuilderFlag")
 FLOAT, HALF, INT8, INT32 = DataType.FLOAT, DataType.HALF, DataType.INT8, DataType.INT32
 
-trt: Any = SimpleNamespace(
-    __name__="tensorrt",
-    __version__="8.6.0",
-    DataType=DataType,
-    LayerType=LayerType,
-    BuilderFlag=BuilderFlag,
-)
-
 
 @dataclass
 class Tensor:
@@ -50,6 +42,7 @@ class Layer:
     keeps: Any = None
     output_types: dict[int, Any] = field(default_factory=dict)
     precision_is_set: bool = False
+    groups: int = 1
     _precision: Any = FLOAT
 
     @property
@@ -87,6 +80,24 @@ class Layer:
         return self._precision if self.precision_is_set else None
 
 
+class Convolution(Layer):
+    """What a layer is to be seen as, to have groups."""
+
+    @property
+    def num_groups(self) -> int:
+        return self.groups
+
+
+trt: Any = SimpleNamespace(
+    __name__="tensorrt",
+    __version__="8.6.0",
+    DataType=DataType,
+    LayerType=LayerType,
+    BuilderFlag=BuilderFlag,
+    IConvolutionLayer=Convolution,
+)
+
+
 class Network:
     """Layers are added in their order, each with one output, which `add` returns."""
 
@@ -104,10 +115,11 @@ class Network:
         kind: str,
         *inputs: Tensor | None,
         dtype: Any = FLOAT,  # noqa: ANN401
+        groups: int = 1,
         **more: Any,  # noqa: ANN401 - fields of the tensor
     ) -> Tensor:
         output = Tensor(f"{name}:0", dtype, **more)
-        self.layers[name] = Layer(name, LayerType[kind], inputs, [output])
+        self.layers[name] = Layer(name, LayerType[kind], inputs, [output], groups=groups)
         return output
 
     @property

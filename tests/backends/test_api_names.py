@@ -37,6 +37,7 @@ _OBJECTS = {
     "boundary": "IAttentionInputLayer",
     "config": "IBuilderConfig",
     "context": "IExecutionContext",
+    "convolution": "IConvolutionLayer",
     "cuda_engine": "ICudaEngine",
     "inspector": "EngineInspector",
     "layer": "ILayer",
@@ -49,6 +50,7 @@ _OBJECTS = {
 }
 _OBJECTS_IN: Mapping[str, Mapping[str, str]] = {
     "backends": {"builder": "Builder", "tensor": "ITensor"},
+    "misread.py": {"kinds": "LayerType"},
     "network.py": {"profile": "IOptimizationProfile", "error": "ParserError"},
     "weak.py": {"kinds": "LayerType", "types": "DataType"},
 }

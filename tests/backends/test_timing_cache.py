@@ -54,7 +54,9 @@ class Cache:
             self._library.logger.errors.append("no common ground")
             return False
         self.timings = {**other.timings, **self.timings}
-        return True
+        if self._library.has_no_myelin:
+            self._library.logger.errors.append(MYELIN)
+        return not self._library.has_no_myelin
 
     def queryKeys(self) -> list[str]:  # noqa: N802 - TensorRT's name
         return list(self.timings)
@@ -66,6 +68,7 @@ class Library:
     def __init__(self, *, at: str = "create", version: str = "8.6.0", sets: bool = True) -> None:
         self.logger = SimpleNamespace(errors=[])
         self.serializes, self.refuses_to_combine = True, False
+        self.has_no_myelin = False
         self._at, self._version, self._sets = at, version, sets
         self._attached: Cache | None = None
         self._unread: dict[int, Sequence[str]] = {}
@@ -273,6 +276,18 @@ def test_where_the_two_cannot_be_combined_the_shared_one_stays(shared: Timings) 
     said = cache.merge_into(shared)
     assert said == "not merged: TensorRT refused to combine them: no common ground"
     assert timings(shared.read() or b"") == {"pool": 1}
+    assert library.logger.errors == []
+
+
+def test_that_myelins_part_is_empty_keeps_no_tactic_from_the_shared_one(shared: Timings) -> None:
+    # 8.6 says "no" to that, and has combined all the rest: seen on an H200, by the sizes.
+    shared.write(blob({"pool": 1}))
+    library = Library()
+    library.has_no_myelin = True
+    cache = library.cache()
+    library.timed(conv=7)
+    assert cache.merge_into(shared) == "merged"
+    assert timings(shared.read() or b"") == {"conv": 7, "pool": 1}
     assert library.logger.errors == []
 
 

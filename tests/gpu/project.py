@@ -26,8 +26,8 @@ TARGET = "here"
 LARGE = ("resnet50", "bert-base")
 
 _PRECISIONS = ("fp32", "fp16", "int8")
-# TensorRT 8.6.0 computes them wrongly in INT8 on an H200 (top-1 fell from 100 % to 50).
-_DEPTHWISE = [f"Conv@{i}" for i in (2, 7, 10, 13, 18, 23, 28, 33, 38, 43, 48)]
+# What a build for TensorRT 8 refuses in INT8, as its hint has it (see backends/misread.py).
+_DEPTHWISE = [f"Conv@{i}" for i in (2, 13, 18, 23, 28, 33, 38, 43, 48)]
 _LATENCY = {"latency": {"max_median_ms": 100}}
 
 

@@ -129,6 +129,7 @@ def test_a_second_build_begins_with_what_the_first_one_timed(bench: Bench) -> No
     assert first["timing_cache"]["state"] == "cold"
     assert second["timing_cache"]["state"] == "from the shared one"
     assert second["timing_cache"]["bytes_read"] == first["timing_cache"]["bytes_kept"]
+    assert (first["timing_cache"]["shared"], second["timing_cache"]["shared"]) == ("merged",) * 2
     cold = record(build(bench, "warm", variants, "--cold", cache="warm-cold")["a"], bench)
     assert cold["timing_cache"]["state"] == "cold"
     assert not (bench.root / "warm-cold" / "timing-v1").exists()
