@@ -30,9 +30,10 @@ def refuse_misread(trt: Any, network: Any) -> None:  # noqa: ANN401 - TensorRT h
 
     def is_quantized(layer: Any) -> bool:  # noqa: ANN401
         """Whether all that is made of its output is INT8 again, an activation between or not."""
-        return all(
+        after = behind(layer)
+        return bool(after) and all(
             user.type == kinds.QUANTIZE or (user.type == kinds.ACTIVATION and is_quantized(user))
-            for user in behind(layer)
+            for user in after
         )
 
     found = []
