@@ -3,7 +3,7 @@ what differs between flavours and versions stands in `library`, `options` and `c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +18,21 @@ class BuildError(EngineForgeError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """A function that fills the network, what it is called with, and what it is called. `inputs`
+    are the spec's, None for an axis that varies."""
+
+    function: Callable[..., object]
+    weights: Path | None
+    arguments: Mapping[str, object]
+    inputs: Mapping[str, tuple[int | None, ...]]
+    called: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """All that one build needs: `model` is an ONNX file that loads where it stands, `builder` has
+    """All that one build needs: `model` is an ONNX file that loads where it stands, or there is a
+    `definition` in its place, `builder` has
     every option that the target honours, `types` the model's floating-point tensors, HALF or FLOAT
     by name, where the API is not strongly typed.
 
@@ -27,7 +40,8 @@ class BuildRequest:
     into `timings_out` goes what the build ends with.
     """
 
-    model: Path
+    model: Path | None
+    definition: Definition | None = None
     profiles: Sequence[Profile]
     builder: Mapping[str, object]
     target: Target

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from engineforge.backends import BuildError, BuildOutput, BuildRequest
+from engineforge.backends.definition import define, read_weights
 from engineforge.backends.library import FLAVOURS, api, load, loaded_version, make_logger
 from engineforge.backends.misread import refuse_misread
 from engineforge.backends.network import (
@@ -71,7 +72,7 @@ class _Build:
         toolchain = self._toolchain()
         started = time.monotonic()
         self._configure(parser=True)
-        parse(self.trt, self.parser, self.network, self.request.model, self.words)
+        held = self._fill()
         self._configure(parser=False)
         serialize_plugins(self.config, self.parser, self.request.builder)
         typing: Mapping[str, object] = {"strong": True}
@@ -100,6 +101,7 @@ class _Build:
             config=self.config,
             words=self.words,
         )
+        del held
         built = time.monotonic()
         inputs, outputs = interfaces(self.network)
         return BuildOutput(
@@ -114,6 +116,25 @@ class _Build:
             typing=typing,
             timing_cache=timings.kept(),
             warnings=list(self.logger.warnings),
+        )
+
+    def _fill(self) -> list[object]:
+        """Put the model into the network; what TensorRT points into, until it is built."""
+        given = self.request.definition
+        if given is None:
+            if self.request.model is None:
+                raise RuntimeError("a build takes a model, or the definition of a network")
+            parse(self.trt, self.parser, self.network, self.request.model, self.words)
+            return []
+        return define(
+            self.trt,
+            self.network,
+            given.function,
+            weights={} if given.weights is None else read_weights(given.weights),
+            inputs=given.inputs,
+            arguments=given.arguments,
+            words=self.words,
+            called=given.called,
         )
 
     def _toolchain(self) -> dict[str, str]:

@@ -75,6 +75,18 @@ def parser() -> argparse.ArgumentParser:
     _remote(plan)
     plan.add_argument("--paranoid", action="store_true", help="trust nothing remembered, hash all")
 
+    lock = command("lock", "lock", "write down which files the URLs in specs stand for")
+    _paths(lock)
+    lock.add_argument(
+        "--update",
+        nargs="*",
+        metavar="URL",
+        help="resolve these anew, or all where none is named; stands after the specs",
+    )
+    lock.add_argument(
+        "--check", action="store_true", help="only say what is missing or unused; changes nothing"
+    )
+
     build = command("build", "build", "build what is stale")
     _paths(build)
     _selectors(build)

@@ -15,6 +15,7 @@ from engineforge.cli import run as run_command
 from engineforge.cli import world
 from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError, HostUnfit, UsageError
+from engineforge.project.checking import bench
 from engineforge.project.project import Project
 from engineforge.store.local import ENGINE, Entry, LocalStore
 from engineforge.worker.conditions import Conditions
@@ -113,7 +114,7 @@ def _kept(
     cache = entry.path.parents[3]
     with Project(cache, cache, os.environ, said=world.say) as project:
         gpu = chosen(project.gpus(), args.gpu)
-        kept = project.bench(subject, gpu, _conditions(cache), _waiting(gpu))
+        kept = bench(project, subject, gpu, _conditions(cache), _waiting(gpu))
     manifest = kept.entry.manifest
     about = {"path": str(kept.entry.path), "key": manifest.key, "number": kept.number}
     return kept.measured, about

@@ -6,7 +6,8 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engineforge.cli import plan as plan_command
@@ -33,21 +34,20 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     specs = world.paths(args)
     with world.project(args, specs) as project:
-        plan = project.plan(
-            specs,
-            world.selection(args),
-            paranoid=args.paranoid,
-            to_build=not args.prepare,
-            jobs=args.prepare,
-        )
-        if not args.json:
-            world.say_notes(plan.notes)
+        plan = _planned(args, project, specs, paranoid=args.paranoid)
         if plan.problems and not args.keep_going:
             if args.json:
                 _print_json(plan, [], project.store.faults)
+            else:
+                world.say_notes(plan.notes)
             raise SpecError(plan.problems)
-        world.say_problems(plan.problems)
         overlay = world.overlay(args, project) if plan.stale else None
+        plan = with_sources(
+            args, project, plan, lambda: _planned(args, project, specs), overlay=overlay
+        )
+        if not args.json:
+            world.say_notes(plan.notes)
+        world.say_problems(plan.problems)
         if overlay is not None:
             plan = world.with_jobs(args, project, plan, {})
         outcomes = _carry_out(args, project, plan, overlay)
@@ -57,6 +57,18 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_text(plan, outcomes, time.monotonic() - started)
     return exit_code(plan, outcomes)
+
+
+def _planned(
+    args: argparse.Namespace, project: Project, specs: list[Path], *, paranoid: bool = False
+) -> Plan:
+    return project.plan(
+        specs,
+        world.selection(args),
+        paranoid=paranoid,
+        to_build=not args.prepare,
+        jobs=args.prepare,
+    )
 
 
 def _carry_out(
@@ -80,6 +92,28 @@ def _carry_out(
         about = world.about(project.root)
         run = conditions(args, about, observe)
         return project.build(plan, run, prepare=args.prepare, overlay=overlay)
+
+
+def with_sources(
+    args: argparse.Namespace,
+    project: Project,
+    plan: Plan,
+    again: Callable[[], Plan],
+    overlay: Overlay | None = None,
+) -> Plan:
+    """The plan once the models that it lacks were made, showing how that goes: `again` plans anew.
+    SpecError where that finds problems, unless what can be done is to be done."""
+    if not plan.unmade:
+        return plan
+    from engineforge.cli.progress import progress
+
+    with progress(sys.stderr, os.environ, dict.fromkeys(plan.unmade)) as observe:
+        how = conditions(args, world.about(project.root), observe)
+        project.make_sources(plan, how, overlay=overlay)
+    plan = again()
+    if plan.problems and not args.keep_going:
+        raise SpecError(plan.problems)
+    return plan
 
 
 def conditions(

@@ -109,8 +109,11 @@ def _pin(args: argparse.Namespace) -> int:
         with project.store.session() as session:
             since = world.now().isoformat(timespec="seconds")
             for label in args.labels:
-                pin = Pin(label=label, plan=plans[label], since=since)
-                if not Pins(project.store).add(pin, session):
+                pins, key = Pins(project.store), plans[label]
+                pinned = key is not None and pins.add(
+                    Pin(label=label, plan=key, since=since), session
+                )
+                if not pinned:
                     raise EngineForgeError(
                         f"{label} is not built, or not up to date: there is nothing to hold",
                         hint="`engineforge build` builds it, `engineforge plan --explain` says why",

@@ -27,6 +27,11 @@ def run(args: argparse.Namespace) -> int:
     with world.project(args, specs) as project:
         plan = project.plan(specs, world.selection(args), checks=True)
         if kinds and (args.keep_going or not plan.problems):
+            from engineforge.cli.build import with_sources
+
+            plan = with_sources(
+                args, project, plan, lambda: project.plan(specs, world.selection(args), checks=True)
+            )
             return _check(args, project, plan, kinds)
     if args.json:
         from engineforge.report import data
@@ -37,6 +42,10 @@ def run(args: argparse.Namespace) -> int:
     world.say_notes(plan.notes)
     if plan.problems:
         raise SpecError(plan.problems)
+    for job in plan.unmade.values():
+        world.say(
+            f"note: {job.spec}: the {job.called} is not {job.first} yet: not checked against it"
+        )
     from engineforge.report.text import counted
 
     specs_found = counted(len({each.spec for each in plan.variants}), "spec")
@@ -48,12 +57,13 @@ def measure(args: argparse.Namespace, project: Project, plan: Plan, kind: str) -
     """Carry out the checks of a plan, showing how it goes; an outcome for each variant."""
     from engineforge.cli.build import conditions
     from engineforge.cli.progress import progress
+    from engineforge.project import checking
 
     run: Mapping[str, Callable[[Conditions], list[Outcome]]] = {
-        "accuracy": lambda how: project.check(plan, how, "checks"),
-        "sensitivity": lambda how: project.check(plan, how, "sensitivity"),
-        "engine": lambda how: project.check_engines(plan, how),
-        "latency": lambda how: project.check_latency(plan, how, again=args.again),
+        "accuracy": lambda how: checking.check(project, plan, how, "checks"),
+        "sensitivity": lambda how: checking.check(project, plan, how, "sensitivity"),
+        "engine": lambda how: checking.check_engines(project, plan, how),
+        "latency": lambda how: checking.check_latency(project, plan, how, again=args.again),
     }
     on_one = kind in ("accuracy", "sensitivity")
     expected = dict.fromkeys(

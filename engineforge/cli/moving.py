@@ -72,8 +72,8 @@ def _push(args: argparse.Namespace) -> int:
         with project.store.session() as session:
             plan = project.plan(specs, world.selection(args))
             found, code = _up_to_date(project, plan, session)
-            for variant, _ in found:
-                if not overlay.push(variant.plan, variant.label, lambda _done, _total: None):
+            for variant, record in found:
+                if not overlay.push(record.key, variant.label, lambda _done, _total: None):
                     raise EngineForgeError(f"{variant.label} was not pushed to {overlay.where}")
                 pushed.append(variant.label)
                 if not args.json:
@@ -92,7 +92,8 @@ def _up_to_date(
         raise SpecError(plan.problems)
     found = []
     for variant in plan.variants:
-        record = None if variant.engine is None else project.store.plan_record(variant.plan)
+        there = variant.plan if variant.engine is not None else None
+        record = project.store.plan_record(there) if there is not None else None
         if record is None:
             world.say(f"{variant.label}: left out, as it is not built, or not up to date")
         else:

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 
 # What takes long enough for a line of its own.
-_SAID = ("fetching", "converting", "building", "measuring")
+_SAID = ("fetching", "downloading", "exporting", "preparing", "converting", "building", "measuring")
 _MEANWHILE = {
+    "source": "makes the same model",
+    "prepared": "prepares the same model",
     "onnx": "imports the same model",
     "typed": "converts the same model",
     "engine": "builds the same engine",

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from engineforge.cli import world
+from engineforge.cli.build import with_sources
 from engineforge.cli.check import measure, say_outcomes
 from engineforge.errors import SpecError, UsageError
 from engineforge.report.plot import can_be_plotted
@@ -20,6 +21,9 @@ def run(args: argparse.Namespace) -> int:
         plan = project.plan(specs, world.selection(args), checks=True)
         if plan.problems and not args.keep_going:
             raise SpecError(plan.problems)
+        plan = with_sources(
+            args, project, plan, lambda: project.plan(specs, world.selection(args), checks=True)
+        )
         if not args.json:
             world.say_notes(plan.notes)
         world.say_problems(plan.problems)

@@ -13,6 +13,7 @@ from engineforge.cli import world
 from engineforge.digest import digest_file
 from engineforge.errors import EngineForgeError, SpecError, UsageError
 from engineforge.plan.planner import UpToDate
+from engineforge.project.checking import last_check
 from engineforge.project.last import LastChecks
 from engineforge.project.plans import PlannedVariant
 from engineforge.report import accuracy, data, latency, text
@@ -61,7 +62,7 @@ def _show_specs(args: argparse.Namespace, path: Path) -> int:
             verdict = None
             if variant.job is not None and variant.job.variant.accuracy is not None:
                 data_found = variant.job.check is not None
-                checked = project.last_check(variant) if data_found else None
+                checked = last_check(project, variant) if data_found else None
                 verdict = accuracy.verdict(checked, data=data_found)
             shown.append(_Shown(entry, variant, verdict, _on_gpu(last, variant)))
         if args.calibration:

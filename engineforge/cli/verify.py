@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engineforge.cli import world
-from engineforge.cli.build import conditions, exit_code
+from engineforge.cli.build import conditions, exit_code, with_sources
 from engineforge.cli.progress import progress
 from engineforge.errors import SpecError, StoreCorrupt, UsageError
 from engineforge.project.plans import Plan
@@ -44,6 +44,9 @@ def _rebuild(args: argparse.Namespace) -> int:
             world.say_notes(plan.notes)
         if plan.problems:
             raise SpecError(plan.problems)
+        plan = with_sources(
+            args, project, plan, lambda: project.plan(specs, world.selection(args), jobs=True)
+        )
         expected = {each.label: each.seconds for each in plan.variants}
         with progress(sys.stderr, os.environ, expected) as observe:
             about = world.about(project.root)
@@ -95,7 +98,7 @@ def _of_plans(store: LocalStore, plan: Plan) -> Iterator[Entry]:
     """The entries of every stage of the plans, each once; what was not built has none."""
     seen = set()
     for variant in plan.variants:
-        record = store.plan_record(variant.plan)
+        record = None if variant.plan is None else store.plan_record(variant.plan)
         for stage, key in record.entries.items() if record else ():
             if key not in seen and (entry := store.get(stage, key)) is not None:
                 yield entry

@@ -12,6 +12,7 @@ from typing import Any
 
 from engineforge.digest import Digest, digest_value, document
 from engineforge.spec.model import DataSet, Profile, PythonFunction, Variant
+from engineforge.spec.sources import Preparation
 from engineforge.target import Target
 
 KEY_FORMAT = 1
@@ -25,6 +26,46 @@ class OnnxKey:
     canonical: int
     model: Digest
     external: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkKey:
+    """A network definition that a function fills: the files of the function, then its weights, by
+    content, and what it is called with (`arguments` as JSON)."""
+
+    format: int = KEY_FORMAT
+    defining: int
+    function: str
+    arguments: str
+    weights: str | None
+    files: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceKey:
+    """Having the ONNX model of a source that is none: what kind of source, its files by content in
+    their order, how it is exported, for which `inputs` in their order, by which series of which
+    libraries. `exporting` is the format of our own part in that."""
+
+    format: int = KEY_FORMAT
+    exporting: int
+    kind: str
+    files: tuple[Digest, ...]
+    recipe: Mapping[str, object]
+    inputs: tuple[Mapping[str, object], ...]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedKey:
+    """Preparing an ONNX model: its real digests, and what is done to it by which libraries."""
+
+    format: int = KEY_FORMAT
+    preparing: int
+    model: Digest
+    external: tuple[Digest, ...]
+    prepare: Preparation
+    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,11 +190,12 @@ class EngineKey:
 class PlanKey:
     """The whole chain over the *source's* digests: computable before any stage has run.
 
-    `typed` is the recipe of the `typed` stage; None keeps the model's own types.
+    `onnx` is how its model is imported, or the network that there is in place of one; `typed` is
+    the recipe of the `typed` stage; None keeps the model's own types.
     """
 
     format: int = KEY_FORMAT
-    onnx: OnnxKey
+    onnx: OnnxKey | NetworkKey
     typed: TypedRecipe | None = None
     engine: EngineRecipe
 
@@ -164,7 +206,12 @@ class PlanKey:
         """The `typed` stage's key, when it is known what the `onnx` stage made."""
         if self.typed is None:
             return None
-        return TypedKey(model=canonical, external=self.onnx.external, recipe=self.typed)
+        return TypedKey(model=canonical, external=self.external, recipe=self.typed)
+
+    @property
+    def external(self) -> tuple[Digest, ...]:
+        """The external data of the model, by content."""
+        return self.onnx.external if isinstance(self.onnx, OnnxKey) else ()
 
     def engine_key(self, model: Digest, external: tuple[Digest, ...]) -> EngineKey:
         """The `engine` stage's key, when it is known what the one before it made."""

@@ -54,7 +54,20 @@ class BuiltElsewhere:
         return f"never built here; in {self.where} it differs: {differs}"
 
 
-Reason = NeverBuilt | Changed | EntryMissing | BuiltElsewhere
+@dataclass(frozen=True, slots=True)
+class SourceUnmade:
+    """The ONNX model of its source is not there: what that is, what it has to be first (exported,
+    downloaded, prepared), and how it differs from what this variant was last made of."""
+
+    source: str
+    first: str
+    changes: tuple[Change, ...]
+
+    def __str__(self) -> str:
+        return f"the {self.source} is not {self.first} yet"
+
+
+Reason = NeverBuilt | Changed | EntryMissing | BuiltElsewhere | SourceUnmade
 
 
 @dataclass(frozen=True, slots=True)

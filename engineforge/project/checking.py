@@ -1,20 +1,96 @@
-"""Which engines of a plan can be checked on this host, and why not the rest."""
+"""Measuring what a plan comes to: converted models, and engines that can be run on this host."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from engineforge.backends import host
 from engineforge.backends.gpu import HostGpu
-from engineforge.errors import EngineForgeError
+from engineforge.checks.installed import onnxruntime_version
+from engineforge.errors import EngineForgeError, HostUnfit
 from engineforge.project.plans import Plan, PlannedVariant
+from engineforge.project.project import Project
+from engineforge.stages.precision import tools
 from engineforge.store.local import Entry, LocalStore
-from engineforge.worker.job import Engine
-from engineforge.worker.outcome import Failed, Skipped
+from engineforge.worker.conditions import Conditions
+from engineforge.worker.job import Engine, StageFailed
+from engineforge.worker.latency import Kept, Subject
+from engineforge.worker.local import Worker
+from engineforge.worker.measured import last_check as _last_check
+from engineforge.worker.outcome import Checked, Failed, Outcome, Skipped
 
+_Check = Callable[[Worker, Sequence[Engine]], list[Outcome]]
 Gpus = Callable[[], Sequence[HostGpu]]
 _BUILD = "engineforge build"
+
+
+def check(project: Project, plan: Plan, conditions: Conditions, stage: str) -> list[Outcome]:
+    """Run the accuracy checks of a plan made with `checks`, or (`sensitivity`) measure what each
+    layer costs: an outcome for each of its variants, in their order."""
+    if (why := tools.missing("onnxruntime")) is not None:
+        raise HostUnfit(f"accuracy is measured with ONNX Runtime: {why}")
+    jobs = {each: found.job for each, found in plan.checked.items() if found.job is not None}
+    with project.worker(conditions) as worker:
+        done = dict(zip(jobs, worker.check(list(jobs.values()), stage), strict=True))
+    none = Skipped(why="its spec has no accuracy check")
+    return [done.get((each.spec, each.variant)) or each.settled or none for each in plan.variants]
+
+
+def check_engines(project: Project, plan: Plan, conditions: Conditions) -> list[Outcome]:
+    """Check the accuracy of the engines of a plan made with `checks`, on the GPUs of this host: an
+    outcome for each of its variants, in their order. HostUnfit without ONNX Runtime."""
+    onnxruntime_version()
+    engines = Engines(plan, project.store, project.gpus)
+    found = [each.settled or engines.for_accuracy(each) for each in plan.variants]
+    return _on_gpus(project, found, conditions, lambda worker, these: worker.check_engines(these))
+
+
+def check_latency(
+    project: Project, plan: Plan, conditions: Conditions, *, again: bool
+) -> list[Outcome]:
+    """The same for latency; with `again` also where it was measured before."""
+    engines = Engines(plan, project.store, project.gpus)
+    found = [each.settled or engines.for_latency(each) for each in plan.variants]
+    return _on_gpus(
+        project,
+        found,
+        conditions,
+        lambda worker, these: worker.check_latency(these, again=again),
+    )
+
+
+def _on_gpus(
+    project: Project, found: Sequence[Engine | Outcome], conditions: Conditions, run: _Check
+) -> list[Outcome]:
+    engines = [each for each in found if isinstance(each, Engine)]
+    done: Iterator[Outcome] = iter(())
+    if engines:
+        with project.worker(conditions) as worker:
+            done = iter(run(worker, engines))
+    return [next(done) if isinstance(each, Engine) else each for each in found]
+
+
+def bench(
+    project: Project,
+    subject: Subject,
+    gpu: HostGpu,
+    conditions: Conditions,
+    waiting: Callable[[str], None],
+) -> Kept:
+    """Measure an engine of a project's store on a GPU that nobody else uses meanwhile, and keep
+    what was measured. EngineForgeError with the last words of what fails."""
+    try:
+        with project.worker(conditions) as worker:
+            return worker.bench(subject, gpu, waiting)
+    except StageFailed as failure:
+        said = "".join(f"\n  {line}" for line in failure.log)
+        raise EngineForgeError(f"{failure.error}{said}") from failure
+
+
+def last_check(project: Project, variant: PlannedVariant) -> Checked | None:
+    """What the accuracy check of a variant, planned with `checks`, came to the last time."""
+    return None if variant.job is None else _last_check(project.store, variant.job)
 
 
 class Engines:

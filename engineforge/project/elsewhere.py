@@ -21,7 +21,7 @@ def seek(plan: Plan, overlay: Overlay) -> None:
 
     def sought(variant: PlannedVariant) -> PlannedVariant:
         state, job = variant.state, variant.job
-        if not isinstance(state, Stale) or job is None:
+        if not isinstance(state, Stale) or job is None or variant.plan is None:
             return variant
         found = None
         if overlay.record(variant.plan) is not None:

@@ -14,10 +14,11 @@ from engineforge.backends import TYPING
 from engineforge.backends.capability import lacks, needs, unknown_capabilities
 from engineforge.backends.library import api_of
 from engineforge.backends.options import BY_NAME, honoured, refusals, resolve
-from engineforge.digest import digest_value
+from engineforge.digest import Digest, digest_value
 from engineforge.errors import EngineForgeError, Problem
 from engineforge.plan.keys import (
     CalibrationRecipe,
+    NetworkKey,
     OnnxKey,
     PlanKey,
     SamplesRecipe,
@@ -25,6 +26,7 @@ from engineforge.plan.keys import (
     reading,
     recipe,
 )
+from engineforge.project.sources import Found, network_key
 from engineforge.samples import BadSamples, data_files, how_read
 from engineforge.spec.check import check_cell
 from engineforge.spec.load import Place
@@ -53,7 +55,7 @@ class Jobs:
 
     index: Index
     importer: Importer
-    model: Path
+    found: Found
     hashed: Files
     interface: ModelInterface
     folder: Path
@@ -89,17 +91,12 @@ class Jobs:
         digests = {o: [hashed[each][0] for each in of] for o, of in libraries.items()}
         paths = {o: [str(each.absolute()) for each in of] for o, of in libraries.items()}
         external = {
-            each: self.hashed[self.model.parent / each][0] for each in self.interface.external
+            each: self.hashed[self.found.model.parent / each][0] for each in self.interface.external
         }
-        onnx = OnnxKey(
-            canonical=CANONICAL_FORMAT,
-            model=self.hashed[self.model][0],
-            external=tuple(external.values()),
-        )
         return Job(
             variant=variant,
             key=PlanKey(
-                onnx=onnx,
+                onnx=self._imported(external),
                 typed=typed_recipe(precision, calibrated),
                 engine=recipe(
                     variant,
@@ -108,7 +105,10 @@ class Jobs:
                 ),
             ),
             builder={**builder, **paths},
-            model=self.model,
+            model=self.found.model,
+            called=self.found.called,
+            made=self.found.made,
+            network=self.found.network,
             external=external,
             interface=self.interface,
             source=self.hashed,
@@ -117,6 +117,15 @@ class Jobs:
             folder=self.folder.absolute(),
             check=checked,
             checked_on=checked_on,
+        )
+
+    def _imported(self, external: Mapping[str, Digest]) -> OnnxKey | NetworkKey:
+        if self.found.network is not None:
+            return network_key(self.found.network, self.hashed)
+        return OnnxKey(
+            canonical=CANONICAL_FORMAT,
+            model=self.hashed[self.found.model][0],
+            external=tuple(external.values()),
         )
 
     def _samples(
@@ -142,7 +151,7 @@ class Jobs:
         if not patterns:
             return None
         if patterns not in self._matched:
-            request = {"op": "patterns", "model": self.model, "patterns": list(patterns)}
+            request = {"op": "patterns", "model": self.found.model, "patterns": list(patterns)}
             try:
                 self._matched[patterns] = self.importer.ask(request)
             except EngineForgeError as error:

@@ -10,7 +10,8 @@ from engineforge.errors import Problem
 from engineforge.plan.planner import Stale, State, UpToDate
 
 if TYPE_CHECKING:
-    from engineforge.worker.job import Job
+    from engineforge.worker.job import Job, SourceJob
+    from engineforge.worker.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,17 +32,19 @@ class PlannedVariant:
     """One variant: its plan, and what this host and the past say of it.
 
     `unfit` is why this host cannot build it; `seconds` the median of its last builds. A variant
-    that is known to be up to date was not read, and has no job.
+    that is known to be up to date was not read, and has no job. One whose model is not made yet has
+    no plan either; where that was tried in vain, `settled` is what it came to.
     """
 
     spec: str
     variant: str
     target: str
-    plan: Digest
+    plan: Digest | None
     state: State
     unfit: str | None = None
     seconds: float | None = None
     job: Job | None = None
+    settled: Outcome | None = None
 
     @property
     def engine(self) -> Digest | None:
@@ -65,13 +68,14 @@ class Effort:
 @dataclass(slots=True)
 class Plan:
     """All selected variants of all specs, the `others` of those specs, and the problems of what
-    could not be planned."""
+    could not be planned; `unmade` are the models, by spec, that have to be made first."""
 
     variants: list[PlannedVariant] = field(default_factory=list)
     others: list[PlannedVariant] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     effort: Effort = field(default_factory=Effort)
+    unmade: dict[str, SourceJob] = field(default_factory=dict)
 
     @property
     def stale(self) -> list[PlannedVariant]:

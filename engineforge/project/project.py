@@ -12,11 +12,20 @@ from engineforge.errors import EngineForgeError, HostUnfit, Problem, SpecError, 
 from engineforge.project.folder import SETTINGS, TARGETS, spec_files, spec_name
 from engineforge.project.plans import Effort, Plan, PlannedVariant, Selection
 from engineforge.project.remembered import up_to_date
+from engineforge.spec import LOCK
 from engineforge.store.index import Index
 from engineforge.store.local import ENGINE, LocalStore
 from engineforge.store.projects import Projects
 from engineforge.worker.conditions import Conditions
-from engineforge.worker.outcome import Built, Checked, Failed, Outcome, Reused, Skipped
+from engineforge.worker.outcome import (
+    NOT_STARTED,
+    Built,
+    Failed,
+    Outcome,
+    Prepared,
+    Reused,
+    Skipped,
+)
 
 if TYPE_CHECKING:  # a no-op build loads none of these
     from engineforge.backends.gpu import GpuUnreadable, HostGpu
@@ -25,8 +34,6 @@ if TYPE_CHECKING:  # a no-op build loads none of these
     from engineforge.store.far.overlay import Overlay
     from engineforge.target import Target
     from engineforge.worker.importer import Importer
-    from engineforge.worker.job import Engine
-    from engineforge.worker.latency import Kept, Subject
     from engineforge.worker.local import Worker
     from engineforge.worker.spare import Spare
 
@@ -51,6 +58,7 @@ class Project:
         self._shown = environment.get("CUDA_VISIBLE_DEVICES", "all")
         self._gpus: Sequence[HostGpu] | GpuUnreadable | None = None
         self._helpers: tuple[Importer, Spare] | None = None
+        self._settled: dict[str, Outcome] = {}
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> Project:
@@ -103,7 +111,13 @@ class Project:
                 planned = None
                 if not (versions or jobs or checks):
                     planned = up_to_date(
-                        self.store, self.index, file, name, targets=targets, shown=self._shown
+                        self.store,
+                        self.index,
+                        file,
+                        name,
+                        targets=targets,
+                        lock=self.root / LOCK,
+                        shown=self._shown,
                     )
             except OSError as error:
                 message = f"cannot be read: {error.strerror}"
@@ -135,6 +149,19 @@ class Project:
         )
         return plan
 
+    def make_sources(
+        self, plan: Plan, conditions: Conditions, *, overlay: Overlay | None = None
+    ) -> None:
+        """Make the models that a plan lacks; planning again then finds them, or what became of the
+        attempt."""
+        with self.worker(conditions, overlay) as worker:
+            found = worker.obtain(list(plan.unmade.values()))
+        self._settled |= {
+            spec: outcome
+            for spec, outcome in zip(plan.unmade, found, strict=True)
+            if not isinstance(outcome, Prepared)
+        }
+
     def build(
         self,
         plan: Plan,
@@ -146,23 +173,28 @@ class Project:
         """Carry a plan out: an outcome for each of its variants, in their order. With `prepare`
         only what comes before the engine, also for engines that another host has to build; what
         other machines built already comes from `overlay`, which is given what is built here."""
+        in_vain = [each for each in plan.variants if isinstance(each.settled, Failed)]
         jobs = {
             each.label: each.job
             for each in plan.stale
             if each.job is not None and (prepare or each.unfit is None)
         }
+        stopped: dict[str, Outcome] = {}
+        if in_vain and not conditions.keep_going:
+            stopped = {label: Skipped(why=NOT_STARTED) for label in jobs}
+            jobs = {}
         elsewhere = {
             each.label: each.job
             for each in plan.stale
-            if each.job is not None and each.label not in jobs
+            if each.job is not None and each.label not in {*jobs, *stopped}
         }
-        outcomes: dict[str, Outcome] = {}
+        outcomes: dict[str, Outcome] = stopped
         self._registered(each for each in plan.variants if each.engine is not None)
         if jobs or (elsewhere and overlay):
-            with self._worker(conditions, overlay) as worker:
+            with self.worker(conditions, overlay) as worker:
                 if elsewhere and overlay:
                     found = zip(elsewhere, worker.fetch(list(elsewhere.values())), strict=True)
-                    outcomes = {
+                    outcomes |= {
                         label: each for label, each in found if not isinstance(each, Skipped)
                     }
                 run = worker.prepare if prepare else worker.build
@@ -178,13 +210,16 @@ class Project:
             if (engine := variant.engine) is not None:
                 path = self.store.entry_path("engine", engine) / ENGINE
                 outcomes[variant.label] = Reused(engine=engine, path=path, why="nothing changed")
+            elif variant.settled is not None:
+                outcomes[variant.label] = variant.settled
             elif variant.label not in outcomes and variant.unfit is not None:
                 outcomes[variant.label] = Skipped(why=variant.unfit, unfit=True)
-        return [outcomes[variant.label] for variant in plan.variants]
+        unmade = Skipped(why="the model of its source is not made yet")
+        return [outcomes.get(variant.label, unmade) for variant in plan.variants]
 
     def _registered(self, built: Iterable[PlannedVariant]) -> None:
         """So that no collection on behalf of other specs takes what these need."""
-        plans = {each.label: each.plan for each in built}
+        plans = {each.label: each.plan for each in built if each.plan is not None}
         with contextlib.suppress(OSError):  # a cache that can only be read
             Projects(self.store.root).register(self.root, plans)
 
@@ -196,86 +231,14 @@ class Project:
             for each in plan.variants
             if each.job is not None and each.engine is not None and each.unfit is None
         }
-        with self._worker(conditions) as worker:
+        with self.worker(conditions) as worker:
             done = dict(zip(jobs, worker.rebuild(list(jobs.values())), strict=True))
         return [
             done.get(each.label)
+            or each.settled
             or Skipped(why=each.unfit or "it is not built", unfit=each.unfit is not None)
             for each in plan.variants
         ]
-
-    def check(self, plan: Plan, conditions: Conditions, stage: str) -> list[Outcome]:
-        """Run the accuracy checks of a plan made with `checks`, or (`sensitivity`) measure what
-        each layer costs: an outcome for each of its variants, in their order."""
-        from engineforge.stages.precision import tools
-
-        if (why := tools.missing("onnxruntime")) is not None:
-            raise HostUnfit(f"accuracy is measured with ONNX Runtime: {why}")
-        jobs = {each: found.job for each, found in plan.checked.items() if found.job is not None}
-        with self._worker(conditions) as worker:
-            done = dict(zip(jobs, worker.check(list(jobs.values()), stage), strict=True))
-        none = Skipped(why="its spec has no accuracy check")
-        return [done.get((each.spec, each.variant), none) for each in plan.variants]
-
-    def check_engines(self, plan: Plan, conditions: Conditions) -> list[Outcome]:
-        """Check the accuracy of the engines of a plan made with `checks`, on the GPUs of this host:
-        an outcome for each of its variants, in their order. HostUnfit without ONNX Runtime."""
-        from engineforge.checks.installed import onnxruntime_version
-        from engineforge.project.checking import Engines
-
-        onnxruntime_version()
-        engines = Engines(plan, self.store, self.gpus)
-        found = [engines.for_accuracy(each) for each in plan.variants]
-        return self._on_gpus(found, conditions, lambda worker, these: worker.check_engines(these))
-
-    def check_latency(self, plan: Plan, conditions: Conditions, *, again: bool) -> list[Outcome]:
-        """The same for latency; with `again` also where it was measured before."""
-        from engineforge.project.checking import Engines
-
-        engines = Engines(plan, self.store, self.gpus)
-        found = [engines.for_latency(each) for each in plan.variants]
-        return self._on_gpus(
-            found, conditions, lambda worker, these: worker.check_latency(these, again=again)
-        )
-
-    def _on_gpus(
-        self,
-        found: Sequence[Engine | Skipped | Failed],
-        conditions: Conditions,
-        check: Callable[[Worker, Sequence[Engine]], list[Outcome]],
-    ) -> list[Outcome]:
-        from engineforge.worker.job import Engine
-
-        engines = [each for each in found if isinstance(each, Engine)]
-        done: Iterator[Outcome] = iter(())
-        if engines:
-            with self._worker(conditions) as worker:
-                done = iter(check(worker, engines))
-        return [next(done) if isinstance(each, Engine) else each for each in found]
-
-    def bench(
-        self,
-        subject: Subject,
-        gpu: HostGpu,
-        conditions: Conditions,
-        waiting: Callable[[str], None],
-    ) -> Kept:
-        """Measure an engine of this project's store on a GPU that nobody else uses meanwhile, and
-        keep what was measured. EngineForgeError with the last words of what fails."""
-        from engineforge.worker.job import StageFailed
-
-        try:
-            with self._worker(conditions) as worker:
-                return worker.bench(subject, gpu, waiting)
-        except StageFailed as failure:
-            said = "".join(f"\n  {line}" for line in failure.log)
-            raise EngineForgeError(f"{failure.error}{said}") from failure
-
-    def last_check(self, variant: PlannedVariant) -> Checked | None:
-        """What the accuracy check of a variant, planned with `checks`, came to the last time."""
-        from engineforge.worker.measured import last_check
-
-        return None if variant.job is None else last_check(self.store, variant.job)
 
     def settings(self) -> Settings:
         """What `engineforge.yaml` beside the targets says; SpecError where it is wrong."""
@@ -318,7 +281,8 @@ class Project:
             )
 
     @contextlib.contextmanager
-    def _worker(self, conditions: Conditions, overlay: Overlay | None = None) -> Iterator[Worker]:
+    def worker(self, conditions: Conditions, overlay: Overlay | None = None) -> Iterator[Worker]:
+        """What carries out jobs on this project's store, for one run."""
         from engineforge.worker.local import Worker
 
         importer, spare = self._made_helpers()
@@ -368,6 +332,7 @@ class Project:
         data_may_miss: bool = False,
     ) -> Reader:
         from engineforge.project.reading import Reader
+        from engineforge.spec import lock as locks
 
         importer, spare = self._made_helpers()
         return Reader(
@@ -381,6 +346,8 @@ class Project:
             versions=versions,
             checks=checks,
             data_may_miss=data_may_miss,
+            lock=locks.read(self.root / LOCK),
+            settled=self._settled,
         )
 
     def _made_helpers(self) -> tuple[Importer, Spare]:

@@ -12,19 +12,23 @@ from pathlib import Path
 from engineforge.backends import host
 from engineforge.backends.gpu import HostGpu
 from engineforge.digest import Digest, digest_bytes, digest_value
+from engineforge.digest import document as as_document
 from engineforge.errors import EngineForgeError, Problem
-from engineforge.plan.planner import Facts, decide
+from engineforge.plan.explain import Change, changes
+from engineforge.plan.planner import Facts, SourceUnmade, Stale, decide
 from engineforge.project.folder import TARGETS
 from engineforge.project.jobs import Jobs, has_plugins
 from engineforge.project.plans import Plan, PlannedVariant
 from engineforge.project.remembered import model_files, remember
+from engineforge.project.sources import Sources, declared
+from engineforge.spec import LOCK
 from engineforge.spec.load import Document, Place, load
+from engineforge.spec.lock import Lock
 from engineforge.spec.matrix import Spec, expand, parse_targets
 from engineforge.spec.model import ModelInterface
 from engineforge.spec.salvage import salvage
 from engineforge.spec.validate import validate
 from engineforge.stages.precision import tools
-from engineforge.stages.sources.locate import locate
 from engineforge.store.index import Index
 from engineforge.store.local import LocalStore
 from engineforge.store.manifest import Manifest
@@ -33,7 +37,9 @@ from engineforge.store.trust import whole
 from engineforge.target import Target
 from engineforge.worker.chain import planned
 from engineforge.worker.importer import Importer
-from engineforge.worker.job import Files, Job
+from engineforge.worker.job import Files, Job, SourceJob
+from engineforge.worker.obtaining import SOURCE
+from engineforge.worker.outcome import Outcome
 from engineforge.worker.spare import Spare
 from engineforge.worker.wire import read_interface
 
@@ -41,7 +47,8 @@ from engineforge.worker.wire import read_interface
 class Reader:
     """Reads the specs of one folder; its targets once. Counts the texts that it parsed.
 
-    `gpus` gives the GPUs of this host that `shown` (what `CUDA_VISIBLE_DEVICES` says) leaves.
+    `lock` pins what specs name elsewhere; `settled` is what became of making the models of specs by
+    name. `gpus` gives the GPUs of this host that `shown` (what `CUDA_VISIBLE_DEVICES` says) leaves.
     """
 
     def __init__(
@@ -57,11 +64,17 @@ class Reader:
         versions: Mapping[str, str],
         checks: bool,
         data_may_miss: bool,
+        lock: Lock,
+        settled: Mapping[str, Outcome],
     ) -> None:
         self._gpus, self._shown = gpus, shown
         self._root, self._store, self._index = root, store, index
         self._importer, self._spare, self._versions = importer, spare, versions
         self._checks, self._data_may_miss = checks, data_may_miss
+        self._settled = settled
+        self._sources = Sources(
+            store=store, index=index, lock=lock, inspected=lambda path: self._inspected(path)[0]
+        )
         self._targets: dict[str, Target] | None = None
         self._targets_text: Digest | None = None
         self._gpus_unreadable = False
@@ -95,13 +108,21 @@ class Reader:
         if document is None or self.target_problems:
             plan.problems += problems
             return []
-        spec, found = expand(name, document, targets, str(self._root / TARGETS))
-        problems += found
-        at_source = Place(document, ("model", "source", "path"))
+        spec, more = expand(name, document, targets, str(self._root / TARGETS))
+        problems += more
+        at_source = Place(document, ("model", "source"))
+        profiles = [profile for cell in spec.cells for profile in cell.variant.profiles]
         try:
-            model = locate(spec.source, file.parent)
+            found = self._sources.find(name, spec.model, file.parent, profiles)
+            if isinstance(found, SourceJob):
+                plan.problems += dict.fromkeys(problems)
+                return [] if problems else self._unmade(spec, found, plan)
             self._start_spare(spec)
-            hashed, interface = self._inspected(model)
+            if found.network is not None:
+                hashed, interface = found.files, declared(found.network, profiles)
+                problems += _of_networks(spec)
+            else:
+                hashed, interface = self._inspected(found.model)
         except EngineForgeError as error:
             plan.problems += [*problems, at_source.problem(error.args[0], error.hint)]
             return []
@@ -112,7 +133,7 @@ class Reader:
         made = Jobs(
             index=self._index,
             importer=self._importer,
-            model=model,
+            found=found,
             hashed=hashed,
             interface=interface,
             folder=file.parent,
@@ -135,8 +156,8 @@ class Reader:
                 name=name,
                 spec=text,
                 targets=self._targets_text,
-                source=spec.source,
-                hashed=hashed,
+                source=spec.model.source,
+                lock=self._root / LOCK,
                 samples=dict.fromkeys(
                     job.variant.precision.calibration.data
                     for job in jobs
@@ -147,6 +168,43 @@ class Reader:
                 shown=self._shown,
             )
         return variants
+
+    def _unmade(self, spec: Spec, job: SourceJob, plan: Plan) -> list[PlannedVariant]:
+        """The variants of a spec whose model is not made yet: nothing more is known of them."""
+        settled = self._settled.get(spec.name)
+        if settled is None:
+            plan.unmade[spec.name] = job
+        variants = []
+        for cell in spec.cells:
+            variant = cell.variant
+            typed = ("typed",) if variant.precision.converts else ()
+            reason = SourceUnmade(
+                job.called, job.first, tuple(self._source_changes(variant.label, job))
+            )
+            variants.append(
+                PlannedVariant(
+                    spec=variant.spec,
+                    variant=variant.name,
+                    target=variant.target.name,
+                    plan=None,
+                    state=Stale((reason,), (SOURCE, "onnx", *typed, "engine")),
+                    settled=settled,
+                )
+            )
+        return variants
+
+    def _source_changes(self, label: str, job: SourceJob) -> Iterator[Change]:
+        """How a source differs from what the variant was last made of."""
+        history = self._index.history(label)
+        last = self._store.plan_record(Digest(f"sha256:{history.plan}")) if history else None
+        before = (
+            self._store.get(SOURCE, last.entries[SOURCE])
+            if last and SOURCE in last.entries
+            else None
+        )
+        if before is not None and job.key is not None:
+            names = {f"files[{i}]": f"'{path.name}'" for i, path in enumerate(job.files)}
+            yield from changes(before.manifest.key_document, as_document(job.key), names)
 
     def _start_spare(self, spec: Spec) -> None:
         """This process is about to wait, and has a processor to spare for TensorRT to load."""
@@ -263,20 +321,39 @@ class Reader:
             return None if entry is None else entry.manifest
 
         *_, last = planned(job, manifest_of)
-        if last.stage == "onnx":
+        if last.stage not in ("typed", "engine"):
             yield "onnx"
-        if last.stage == "typed" or (last.stage == "onnx" and job.key.typed is not None):
+        if last.stage == "typed" or (last.stage != "engine" and job.key.typed is not None):
             yield "typed"
 
 
 def names_of(job: Job) -> dict[str, str]:
     """What the leaves of a key are that are mere digests."""
-    names = {"onnx.model": f"model '{job.model.name}'"}
+    names = {"onnx.model": job.called}
+    if job.network is not None:
+        names |= {f"onnx.files[{i}]": f"'{path.name}'" for i, path in enumerate(job.source)}
     for index, file in enumerate(job.external):
         names[f"onnx.external[{index}]"] = f"external data '{file}'"
     if (calibration := job.variant.precision.calibration) is not None:
         names["typed.calibration.data.files"] = f"calibration data {calibration.data}"
     return names
+
+
+def _of_networks(spec: Spec) -> Iterator[Problem]:
+    """What cannot be asked of a network definition: there is no ONNX model of it."""
+    for cell in spec.cells:
+        precision = cell.variant.precision
+        if precision.converts:
+            yield cell.precision.problem(
+                f"precision '{precision.name}' converts an ONNX model, and a network definition is "
+                "none: it has the types that its layers are given",
+                "precision: source",
+            )
+        if cell.variant.accuracy is not None:
+            yield cell.accuracy.problem(
+                "accuracy is compared with an ONNX model, and a network definition is none",
+                "take the check out, or export the model to ONNX",
+            )
 
 
 def _together(hashed: Files) -> Digest:

@@ -14,7 +14,8 @@ from engineforge.digest import Digest, digest_bytes, digest_value
 from engineforge.plan.planner import NeverBuilt, Stale, State, UpToDate
 from engineforge.project.plans import PlannedVariant
 from engineforge.samples import BadSamples, data_files
-from engineforge.spec.model import DataSet, PackageSource, PathSource, Source
+from engineforge.spec.model import DataSet
+from engineforge.spec.sources import PackageSource, PathSource, Source, UrlSource
 from engineforge.stages.sources.locate import SourceMissing, locate
 from engineforge.store.index import Index, PlannedSpec, SpecFacts
 from engineforge.store.local import LocalStore
@@ -25,7 +26,7 @@ _CAPABILITIES = Path("/dev/nvidia-caps")
 """What comes and goes with the instances of MIG."""
 
 # Another version may read specs otherwise, and trusts nothing that this one planned.
-_READING = f"2/{__version__}"
+_READING = f"3/{__version__}"
 
 
 def model_files(index: Index, model: Path) -> tuple[Files, bytes | None]:
@@ -42,20 +43,27 @@ def model_files(index: Index, model: Path) -> tuple[Files, bytes | None]:
 
 
 def up_to_date(
-    store: LocalStore, index: Index, file: Path, name: str, *, targets: Digest, shown: str
+    store: LocalStore,
+    index: Index,
+    file: Path,
+    name: str,
+    *,
+    targets: Digest,
+    lock: Path,
+    shown: str,
 ) -> list[PlannedVariant] | None:
-    """The variants of a spec; None unless all are up to date and nothing has to be read to know."""
+    """The variants of a spec; None unless all are up to date and nothing has to be read to know.
+    `lock` is the lock file, if there is one."""
     fingerprint = _fingerprint(name, index.digest(file), targets)
     facts = index.spec(fingerprint)
     if facts is None:
         return None
     try:
-        model = locate(_source(facts), file.parent)
-        hashed, _ = model_files(index, model)
+        model = _model_digests(index, facts, file.parent, lock)
         samples = _sample_digests(index, facts, file.parent)
     except (SourceMissing, BadSamples, OSError):
         return None
-    planned = index.planned(_with_files(fingerprint, hashed, samples))
+    planned = index.planned(_with_files(fingerprint, model, samples))
     if planned is None:
         return None
     variants = []
@@ -106,7 +114,7 @@ def remember(
     spec: Digest,
     targets: Digest,
     source: Source,
-    hashed: Files,
+    lock: Path,
     samples: Iterable[DataSet],
     folder: Path,
     variants: list[PlannedVariant],
@@ -114,15 +122,15 @@ def remember(
 ) -> None:
     """Let the next run find what this one planned. Only for specs without problems."""
     fingerprint = _fingerprint(name, spec, targets)
-    package = source.package if isinstance(source, PackageSource) else ""
-    facts = SpecFacts(package, source.path, [json.dumps(write_data(each)) for each in samples])
+    facts = _facts(source, [json.dumps(write_data(each)) for each in samples])
     index.know_spec(fingerprint, facts)
+    model = _model_digests(index, facts, folder, lock)
     index.know_planned(
-        _with_files(fingerprint, hashed, _sample_digests(index, facts, folder)),
+        _with_files(fingerprint, model, _sample_digests(index, facts, folder)),
         PlannedSpec(
             [each.variant for each in variants],
             [each.target for each in variants],
-            [each.plan.hex for each in variants],
+            [each.plan.hex for each in variants if each.plan is not None],
             [each.unfit or "" if _never_built(each.state) else "" for each in variants],
             [list(each.state.stages) if isinstance(each.state, Stale) else [] for each in variants],
             _host(shown),
@@ -151,10 +159,36 @@ def _driver() -> str:
         return ""
 
 
-def _source(facts: SpecFacts) -> Source:
+def _facts(source: Source, samples: list[str]) -> SpecFacts:
+    match source:
+        case PathSource(path=path):
+            return SpecFacts("", path, "", False, samples)
+        case PackageSource(package=package, path=path):
+            return SpecFacts(package, path, "", False, samples)
+        case UrlSource(model=model, external=external):
+            locked = any(each.sha256 is None for each in (model, *external))
+            return SpecFacts("", "", "", locked, samples)
+    from engineforge.stages.sources.exporters import write_source
+
+    return SpecFacts("", "", json.dumps(write_source(source)), False, samples)
+
+
+def _model_digests(index: Index, facts: SpecFacts, folder: Path, lock: Path) -> list[Digest]:
+    """What of files a spec's model depends on, beyond what the spec itself says."""
+    if facts.framework:
+        from engineforge.stages.sources.exporters import files_of, read_source
+
+        source = read_source(json.loads(facts.framework))
+        return [index.digest(path) for path in files_of(source, folder)]
+    if facts.locked:
+        return [index.digest(lock)]
+    if not facts.path:
+        return []
+    found: PackageSource | PathSource = PathSource(path=facts.path)
     if facts.package:
-        return PackageSource(package=facts.package, path=facts.path)
-    return PathSource(path=facts.path)
+        found = PackageSource(package=facts.package, path=facts.path)
+    hashed, _ = model_files(index, locate(found, folder))
+    return [digest for digest, _ in hashed.values()]
 
 
 def _fingerprint(name: str, spec: Digest, targets: Digest) -> str:
@@ -169,6 +203,5 @@ def _sample_digests(index: Index, facts: SpecFacts, folder: Path) -> list[list[D
     ]
 
 
-def _with_files(fingerprint: str, hashed: Files, samples: list[list[Digest]]) -> str:
-    digests = [digest for digest, _ in hashed.values()]
-    return digest_value([fingerprint, digests, samples]).hex
+def _with_files(fingerprint: str, model: list[Digest], samples: list[list[Digest]]) -> str:
+    return digest_value([fingerprint, model, samples]).hex

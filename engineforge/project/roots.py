@@ -54,7 +54,7 @@ def _of_variant(project: Project, variant: PlannedVariant) -> Iterator[Root]:
     if isinstance(variant.state, Stale):
         # Until its successor is built the last one serves, and says what changed.
         last = project.index.history(variant.label)
-        if last is not None and last.plan != variant.plan.hex:
+        if last is not None and (variant.plan is None or last.plan != variant.plan.hex):
             plan = Digest(f"sha256:{last.plan}")
             yield Root(by=f"last plan of {variant.label}, which is stale", plan=plan)
 
@@ -75,7 +75,7 @@ def about(manifest: Manifest) -> Sequence[Digest] | None:
     stage that this version does not know."""
     document = manifest.key_document
     match manifest.stage:
-        case "onnx" | "typed" | "engine":
+        case "source" | "prepared" | "onnx" | "typed" | "engine":
             return ()
         case _ if manifest.stage in (CHECKS, SENSITIVITY):
             # The first is the model; its external data is in no entry.

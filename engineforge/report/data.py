@@ -13,6 +13,7 @@ from engineforge.plan.planner import (
     EntryMissing,
     NeverBuilt,
     Reason,
+    SourceUnmade,
     UpToDate,
 )
 from engineforge.project.plans import Effort, Plan, PlannedVariant
@@ -62,6 +63,9 @@ def _reason(reason: Reason) -> dict[str, Any]:
             return {"kind": "changed", "changes": _leaves(changes)}
         case BuiltElsewhere(where=where, changes=changes):
             return {"kind": "built-elsewhere", "where": where, "changes": _leaves(changes)}
+        case SourceUnmade(source=source, first=first, changes=changes):
+            leaves = _leaves(changes)
+            return {"kind": "source-unmade", "source": source, "first": first, "changes": leaves}
 
 
 def _leaves(changes: Iterable[Change]) -> list[dict[str, object]]:

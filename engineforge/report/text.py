@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from engineforge.plan.planner import BuiltElsewhere, Changed, Stale, UpToDate
+from engineforge.plan.planner import BuiltElsewhere, Changed, SourceUnmade, Stale, UpToDate
 from engineforge.project.plans import Plan, PlannedVariant
 from engineforge.store.local import Entry
 from engineforge.worker.outcome import (
@@ -77,13 +77,16 @@ def _reasons(variant: PlannedVariant, *, explain: bool) -> Iterator[str]:
         if isinstance(reason, BuiltElsewhere) and reason.changes:
             yield f"never built here; the nearest in {reason.where} differs"
             continue
+        if isinstance(reason, SourceUnmade) and reason.changes and not explain:
+            yield f"{reason}: {', '.join(map(str, reason.changes))}"
+            continue
         yield str(reason)
 
 
 def _explained(variant: PlannedVariant) -> Iterator[str]:
     if isinstance(variant.state, Stale):
         for reason in variant.state.reasons:
-            if isinstance(reason, Changed | BuiltElsewhere):
+            if isinstance(reason, Changed | BuiltElsewhere | SourceUnmade):
                 yield from (f"            {change}" for change in reason.changes)
 
 

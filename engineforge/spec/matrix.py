@@ -15,15 +15,13 @@ from engineforge.spec.latency import parse_latency
 from engineforge.spec.load import Document, Place
 from engineforge.spec.model import (
     InputRange,
-    PackageSource,
-    PathSource,
     Precision,
     Profile,
     ShapeRange,
-    Source,
     Variant,
 )
 from engineforge.spec.precision import PRECISION_KEYS, Given, parse_accuracy, parse_precision
+from engineforge.spec.sources import ModelSource, parse_model
 from engineforge.spec.validate import did_you_mean, schema
 from engineforge.target import Gpu, Target, Toolchain, sorted_capabilities
 
@@ -59,7 +57,7 @@ class Spec:
 
     name: str
     document: Document
-    source: Source
+    model: ModelSource
     cells: tuple[Cell, ...]
 
 
@@ -172,7 +170,6 @@ def expand(
     raw = cast("dict[str, Any]", document.value)
     problems: list[Problem] = []
     shared = _shared(raw, document, problems)
-    source = raw["model"]["source"]
     variants = raw.get("variants", {"default": {}})
     per_variant = any("inputs" in own or "profiles" in own for own in variants.values())
     for_all = shared["targets"][0] if "targets" in shared else ()
@@ -254,9 +251,7 @@ def expand(
     spec = Spec(
         name=name,
         document=document,
-        source=PackageSource(package=source["package"], path=source["path"])
-        if "package" in source
-        else PathSource(path=source["path"]),
+        model=parse_model(raw["model"]),
         cells=tuple(cells),
     )
     return spec, _once(problems)

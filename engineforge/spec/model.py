@@ -41,24 +41,6 @@ Profile = Mapping[str, InputRange]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PathSource:
-    """An ONNX file, relative to the folder of the spec."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackageSource:
-    """An ONNX file inside an installed Python package, relative to the package's folder."""
-
-    package: str
-    path: str
-
-
-Source = PathSource | PackageSource
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayFiles:
     """A `.npz` or `.npy` file, or a folder of them taken in the order of their names; relative to
     the folder of the spec."""

@@ -160,6 +160,10 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
             expected = expected or f"at least {limit} entr{'ies' if limit > 1 else 'y'}"
         case "maxProperties":
             expected = expected or f"at most {limit} entr{'ies' if limit > 1 else 'y'}"
+        case "oneOf":
+            choices = [each["required"][0] for each in limit]
+            given = [f"'{each}'" for each in choices if each in instance]
+            found, hint = " and ".join(given) or "none", hint if not given else None
         case "uniqueItems":
             expected = "no item twice"
             found = " and ".join(sorted({describe(x) for x in instance if instance.count(x) > 1}))

@@ -25,7 +25,7 @@ from engineforge.store.stats import (
 )
 from engineforge.store.uses import Ref
 
-_FORMAT = 3
+_FORMAT = 4
 _HEADER = b"engineforge index\n"
 _KEPT = 1_000_000
 _TRIES = 3
@@ -47,11 +47,14 @@ class PlannedSpec(msgspec.Struct, array_like=True, frozen=True):
 
 
 class SpecFacts(msgspec.Struct, array_like=True, frozen=True):
-    """What of a spec's text names other files: its source, as (package or '', path), and the data
-    sets that its variants are calibrated on, as JSON."""
+    """What of a spec's text names other files: its source, as (package or '', path) of an ONNX
+    file, as JSON where a `framework` makes the model, or whether it is pinned in the lock file; and
+    the data sets that its variants are calibrated on, as JSON."""
 
     package: str
     path: str
+    framework: str
+    locked: bool
     samples: list[str]
 
 

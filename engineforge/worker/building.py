@@ -46,7 +46,7 @@ class Building:
         def make(staged: Path) -> Made:
             return self._built(job, model, staged, cold=self._stage.conditions.cold)
 
-        obtained = self._stage.obtain(job, "engine", key, make)
+        obtained = self._stage.obtain(job.label, "engine", key, make)
         self._stage.unchanged(job, "engine")
         return obtained
 
@@ -63,7 +63,7 @@ class Building:
         stage.room_for(job, 1, "this engine")
         with self.leased(job) as lease:
             started, clock = stage.conditions.now(), time.monotonic()
-            stage.tell(Started(job.variant.label, "building"))
+            stage.tell(Started(job.label, "building"))
             request: dict[str, Any] = {
                 "op": "build",
                 "model": model.path,
@@ -73,6 +73,15 @@ class Building:
                 "engine": staged / ENGINE,
                 "gpu": None,
             }
+            if job.network is not None:
+                request["network"] = {
+                    "function": job.network.function,
+                    "arguments": job.network.arguments,
+                    "weights": job.network.weights,
+                    "folder": job.folder,
+                    "files": [str(each) for each in job.source],
+                    "inputs": {each.name: each.dims for each in job.interface.inputs},
+                }
             child = None
             if lease is None:
                 child = self._spare.take(job.variant.target.toolchain.backend)
@@ -93,14 +102,14 @@ class Building:
             gpu = lease.record(stage.conditions.now()) if lease else None
         for word in ("set_aside", "rejected"):
             if (why := output["timing_cache"].get(word)) is not None:
-                stage.tell(Noted(job.variant.label, f"a timing cache was set aside: {why}"))
-        stage.tell(Started(job.variant.label, "publishing"))
+                stage.tell(Noted(job.label, f"a timing cache was set aside: {why}"))
+        stage.tell(Started(job.label, "publishing"))
         about = {
             "spec": job.variant.spec,
             "variant": job.variant.name,
             "target": job.variant.target.name,
             "precision": job.variant.precision.name,
-            "source": job.model.name,
+            "source": job.called,
             "started": started.isoformat(timespec="seconds"),
             "seconds": seconds,
             "gpu": gpu,
@@ -115,14 +124,14 @@ class Building:
         if not job.gpus:
             yield None
             return
-        with self._stage.gpus.lease(job.gpus, self._stage.waiting(job, "gpu")) as lease:
+        with self._stage.gpus.lease(job.gpus, self._stage.waiting(job.label, "gpu")) as lease:
             yield lease
 
     def _load_test(
         self, job: Job, engine: StoredFile, staged: Path, lease: Lease
     ) -> Mapping[str, Any]:
         """What a fresh process says of the engine: one that does not load is not published."""
-        self._stage.tell(Started(job.variant.label, "loading"))
+        self._stage.tell(Started(job.label, "loading"))
         with self._stage.session.staged() as scratch:
             request = {
                 "op": "load-test",

@@ -55,11 +55,16 @@ def _typed_digests(manifest: Manifest) -> tuple[Digest, tuple[Digest, ...]]:
 def planned(job: Job, manifest_of: Callable[[str, Digest], Manifest | None]) -> Iterator[Ref]:
     """The entry of each stage of a job, up to the first that has no manifest, since the next key
     is made of what that one left."""
+    yield from job.made
+    if job.network is not None:
+        made = job.key.engine_key(digest_value(job.key.onnx), ())
+        yield Ref("engine", digest_value(made))
+        return
     ref = Ref("onnx", digest_value(job.key.onnx))
     yield ref
     if (imported := manifest_of(ref.stage, ref.key)) is None:
         return
-    model, external = imported.files[MODEL].sha256, job.key.onnx.external
+    model, external = imported.files[MODEL].sha256, job.key.external
     if (asked := job.key.typed_key(model)) is not None:
         ref = Ref("typed", digest_value(asked))
         yield ref
@@ -88,13 +93,15 @@ class Chain:
         self._lock = threading.Lock()
 
     def imported(self, job: Job) -> tuple[Model, Digest]:
-        """The canonical model, and the key of its entry."""
+        """The canonical model, and the key of its entry; a network definition has none."""
         key = digest_value(job.key.onnx)
+        if job.network is not None:
+            return Model(job.model, key, ()), key
         with self._lock:
             shared = self._imports.setdefault(key, _Import())
         with shared.lock:
             if shared.model is None:
-                self._stage.tell(Started(job.variant.label, "importing"))
+                self._stage.tell(Started(job.label, "importing"))
                 folder = self._stage.session.folder / f"model-{key.hex[:16]}"
                 self._stage.reads_too(key, job.source)
                 try:
@@ -109,6 +116,8 @@ class Chain:
 
     def _import(self, job: Job, folder: Path) -> Model:
         folder.mkdir()
+        for ref in job.made:
+            self._stage.session.uses(ref.stage, ref.key)
         request = {
             "op": "import",
             "model": job.model,
@@ -122,10 +131,10 @@ class Chain:
             self._importer.ask({**request, "canonical": staged / MODEL})
             bound = True
             self._stage.unchanged(job, "onnx")
-            about = {"source": job.model.name, "interface": document(job.interface)}
+            about = {"source": job.called, "interface": document(job.interface)}
             return Made(record=self._stage.record(about))
 
-        entry = self._stage.obtain(job, "onnx", job.key.onnx, make).entry
+        entry = self._stage.obtain(job.label, "onnx", job.key.onnx, make).entry
         if not bound:
             self._importer.ask({**request, "canonical": None})
         digest = entry.manifest.files[MODEL].sha256
@@ -140,7 +149,7 @@ class Chain:
                 raise ToolMissing(why)
             # The weights once as they were, and once as they become.
             self._stage.room_for(job, 2, "the converted model")
-            self._stage.tell(Started(job.variant.label, "converting"))
+            self._stage.tell(Started(job.label, "converting"))
             started = self._stage.conditions.now()
             with self._stage.session.staged() as scratch:
                 request = {
@@ -156,13 +165,13 @@ class Chain:
                 }
                 report = self._stage.ask(job, "typed", request, scratch / "typed.log")
             about = {
-                "source": job.model.name,
+                "source": job.called,
                 "started": started.isoformat(timespec="seconds"),
                 **report,
             }
             return Made(record=self._stage.record(about))
 
-        entry = self._stage.obtain(job, "typed", key, make).entry
+        entry = self._stage.obtain(job.label, "typed", key, make).entry
         self._stage.unchanged(job, "typed")
         outside = outside_profiles(entry.manifest.record["shapes"], job.variant.profiles)
         if outside is not None:

@@ -9,18 +9,57 @@ from typing import Any
 
 from engineforge.backends.gpu import HostGpu
 from engineforge.digest import Digest
-from engineforge.plan.keys import PlanKey, SamplesRecipe
+from engineforge.plan.keys import PlanKey, SamplesRecipe, SourceKey
 from engineforge.spec.model import ModelInterface, Profile, ShapeRange, Variant
+from engineforge.spec.sources import (
+    InputAxes,
+    NetworkSource,
+    Preparation,
+    Source,
+    UrlSource,
+)
 from engineforge.store.local import Entry
 from engineforge.store.stats import Stat
+from engineforge.store.uses import Ref
 
 Files = Mapping[Path, tuple[Digest, Stat]]
 """Files with their digests, and the stats that they had when they were hashed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceJob:
+    """A spec's model that has to be made before the spec can be planned: from `source`, whose key
+    is `key`; or, where that is None, of the ONNX file `model`. Then it is prepared, if that is
+    asked. `files` are those that it is made from, `called` is what people call it."""
+
+    spec: str
+    called: str
+    source: Source
+    key: SourceKey | None
+    model: Path | None
+    files: Files
+    external: tuple[Digest, ...] = ()
+    folder: Path
+    inputs: Mapping[str, InputAxes]
+    prepare: Preparation | None
+
+    @property
+    def label(self) -> str:
+        return self.spec
+
+    @property
+    def first(self) -> str:
+        """What the model has to be before all else."""
+        if self.key is None:
+            return "prepared"
+        return "downloaded" if isinstance(self.source, UrlSource) else "exported"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """`builder` has plugins as paths; `source` are the files of the model, `libraries` the plugins,
+    """`builder` has plugins as paths; `called` is what people call the model, `made` are the
+    entries that it was made as, in the last of which it lies. Where there is a `network` instead,
+    `model` is the file of its function. `source` are its files, `libraries` the plugins,
     `calibrated_on` the files of the calibration data and `checked_on` those of the accuracy check,
     in their order. Data sets are relative to `folder`. `gpus` are those of this host that the
     engine can be built on, where its backend builds on one."""
@@ -31,6 +70,9 @@ class Job:
     model: Path
     external: Mapping[str, Digest]
     interface: ModelInterface
+    called: str
+    made: tuple[Ref, ...] = ()
+    network: NetworkSource | None = None
     source: Files
     libraries: Files
     calibrated_on: Files
@@ -38,6 +80,10 @@ class Job:
     check: SamplesRecipe | None = None
     checked_on: Files
     gpus: tuple[HostGpu, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return self.variant.label
 
     @property
     def plugins(self) -> tuple[str, ...]:

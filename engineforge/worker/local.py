@@ -6,11 +6,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
 
 from engineforge.backends.gpu import HostGpu
 from engineforge.checks.latency import latency_failures
 from engineforge.digest import Digest, document
 from engineforge.errors import EngineForgeError
+from engineforge.spec.sources import UrlFile
 from engineforge.store.far.overlay import Overlay
 from engineforge.store.index import Index
 from engineforge.store.local import ENGINE, LocalStore, Session
@@ -20,11 +23,13 @@ from engineforge.worker.chain import Chain, Model
 from engineforge.worker.conditions import Conditions
 from engineforge.worker.entries import Entries
 from engineforge.worker.importer import Importer
-from engineforge.worker.job import Engine, Job, StageFailed, ToolMissing
+from engineforge.worker.job import Engine, Job, SourceJob, StageFailed, ToolMissing
 from engineforge.worker.latency import Asked, Kept, Subject, Timing
 from engineforge.worker.measured import CHECKS, SENSITIVITY, check_key, judged, read_measured
 from engineforge.worker.measuring import Measuring
+from engineforge.worker.obtaining import Obtaining
 from engineforge.worker.outcome import (
+    NOT_STARTED,
     Built,
     Failed,
     Finished,
@@ -37,12 +42,13 @@ from engineforge.worker.outcome import (
 )
 from engineforge.worker.rebuilding import Rebuilding
 from engineforge.worker.running import INTERRUPTED, Halted, Running
-from engineforge.worker.sharing import Sharing
+from engineforge.worker.sharing import PARTIAL, Sharing
 from engineforge.worker.spare import Spare
 from engineforge.worker.stage import Stage
 
 _LOOK_SECONDS = 0.2
 
+_J = TypeVar("_J", Job, SourceJob)
 _Found = Outcome | Future["_Found"]
 """What a thread came to: an outcome, or another thread that carries the job on."""
 
@@ -73,6 +79,7 @@ class Worker:
         entries = Entries(store, session, index, conditions.now, elsewhere)
         stage = Stage(store, session, entries, running=self._running, conditions=conditions)
         self._chain = Chain(stage, importer)
+        self._obtaining = Obtaining(stage, self._download)
         self._building = Building(stage, spare)
         self._rebuilding = Rebuilding(stage, self._building)
         self._measuring = Measuring(stage)
@@ -85,6 +92,17 @@ class Worker:
     def build(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The outcomes in the order of the jobs. KeyboardInterrupt kills the children first."""
         return self._run(jobs, self._build)
+
+    def obtain(self, jobs: Sequence[SourceJob]) -> list[Outcome]:
+        """Make the models that specs are planned with."""
+        return self._run(jobs, self._obtain)
+
+    def _obtain(self, job: SourceJob) -> Outcome:
+        try:
+            manifest = self._obtaining.obtain(job).manifest
+        finally:
+            self._imported_one()
+        return Prepared(stage=manifest.stage, entry=manifest.key)
 
     def fetch(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The same for jobs that this host cannot build: what other machines have of them."""
@@ -105,21 +123,21 @@ class Worker:
 
     def check_engines(self, engines: Sequence[Engine]) -> list[Outcome]:
         """The same for the accuracy of engines themselves, each on one of its job's GPUs."""
-        of = {each.job.variant.label: each for each in engines}
+        of = {each.job.label: each for each in engines}
 
         def check(job: Job) -> _Found:
             source = self._source(job)[0]
-            return self._on_gpu(job, lambda job: self._check_engine(of[job.variant.label], source))
+            return self._on_gpu(job, lambda job: self._check_engine(of[job.label], source))
 
         return self._run([each.job for each in engines], check)
 
     def check_latency(self, engines: Sequence[Engine], *, again: bool) -> list[Outcome]:
         """The same for latency; with `again`, also where it was measured before."""
-        of = {each.job.variant.label: each for each in engines}
+        of = {each.job.label: each for each in engines}
 
         def check(job: Job) -> _Found:
             self._imported_one()
-            return self._on_gpu(job, lambda job: self._time(of[job.variant.label], again=again))
+            return self._on_gpu(job, lambda job: self._time(of[job.label], again=again))
 
         return self._run([each.job for each in engines], check)
 
@@ -128,7 +146,19 @@ class Worker:
         kept, _ = self._timing.measured([subject], [gpu], waiting, again=True)
         return kept[0]
 
-    def _run(self, jobs: Sequence[Job], carry_out: Callable[[Job], _Found]) -> list[Outcome]:
+    def _download(self, file: UrlFile, out: Path, told: Callable[[int, int], None]) -> None:
+        from engineforge.store.far.download import fetch
+
+        fetch(
+            file.url,
+            sha256=file.sha256,
+            out=out,
+            partial=self._store.root / PARTIAL,
+            environment=self._conditions.environment,
+            told=told,
+        )
+
+    def _run(self, jobs: Sequence[_J], carry_out: Callable[[_J], _Found]) -> list[Outcome]:
         self._left_to_import = len(jobs)
         pool = ThreadPoolExecutor(max_workers=self._conditions.jobs, thread_name_prefix="build")
         futures: list[Future[_Found]] = []
@@ -156,7 +186,7 @@ class Worker:
                 self._on_gpus[uuids] = ThreadPoolExecutor(len(uuids), thread_name_prefix="gpu")
             return self._on_gpus[uuids].submit(self._one, job, carry_out, on_gpu=True)
 
-    def _one(self, job: Job, carry_out: Callable[[Job], _Found], *, on_gpu: bool = False) -> _Found:
+    def _one(self, job: _J, carry_out: Callable[[_J], _Found], *, on_gpu: bool = False) -> _Found:
         outcome = self._outcome(job, carry_out, on_gpu=on_gpu)
         if isinstance(outcome, Future):
             return outcome
@@ -164,13 +194,11 @@ class Worker:
             if self._running.why == INTERRUPTED:
                 outcome = Skipped(why=INTERRUPTED)
             elif not self._conditions.keep_going:
-                self._running.halt(
-                    "not started, since another variant failed; --keep-going goes on with the rest"
-                )
-        self._conditions.observe(Finished(job.variant.label, outcome))
+                self._running.halt(NOT_STARTED)
+        self._conditions.observe(Finished(job.label, outcome))
         return outcome
 
-    def _outcome(self, job: Job, carry_out: Callable[[Job], _Found], *, on_gpu: bool) -> _Found:
+    def _outcome(self, job: _J, carry_out: Callable[[_J], _Found], *, on_gpu: bool) -> _Found:
         stopped = self._running.why
         if stopped is not None:
             if not on_gpu:
@@ -194,11 +222,15 @@ class Worker:
     def _models(self, job: Job) -> tuple[Model, Model, dict[str, Digest]]:
         """The source in its canonical form, what the engine is made of, and the entries of both."""
         source, key = self._source(job)
+        entries = {ref.stage: ref.key for ref in job.made}
+        if job.network is not None:
+            return source, source, entries
+        entries["onnx"] = key
         asked = job.key.typed_key(source.digest)
         if asked is None:
-            return source, source, {"onnx": key}
+            return source, source, entries
         typed, typed_key = self._chain.typed(job, source, asked)
-        return source, typed, {"onnx": key, "typed": typed_key}
+        return source, typed, {**entries, "typed": typed_key}
 
     def _source(self, job: Job) -> tuple[Model, Digest]:
         try:
@@ -238,7 +270,7 @@ class Worker:
         *before, engine = self._sharing.planned(job)
         if engine.stage != "engine":
             return None
-        if (obtained := self._stage.found(job, "engine", engine.key)) is None:
+        if (obtained := self._stage.found(job.label, "engine", engine.key)) is None:
             return None
         here = {ref.stage: ref.key for ref in before if self._stage.there(ref.stage, ref.key)}
         self._record(job, {**here, "engine": engine.key}, None)
@@ -274,7 +306,7 @@ class Worker:
         record = PlanRecord(key=plan, key_document=document(job.key), entries=entries)
         self._store.put_record(record, self._session.folder)
         self._index.know_engine_of(plan.hex, entries["engine"].hex)
-        self._index.know_history(job.variant.label, plan.hex, seconds)
+        self._index.know_history(job.label, plan.hex, seconds)
 
     def _check(self, job: Job) -> Outcome:
         source, typed, _ = self._models(job)
@@ -294,14 +326,14 @@ class Worker:
         pair = [engine] if engine.than is None else [engine, engine.than]
         subjects = [
             Subject(
-                label=each.job.variant.label,
+                label=each.job.label,
                 engine=each.entry,
                 asked=Asked(at=check.profile),
                 plugins=each.job.plugins,
             )
             for each in pair
         ]
-        waiting = self._stage.waiting(job, "gpu")
+        waiting = self._stage.waiting(job.label, "gpu")
         (found, *others), kept = self._timing.measured(subjects, job.gpus, waiting, again=again)
         than = others[0].measured if others else None
         return Timed(

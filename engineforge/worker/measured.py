@@ -77,7 +77,7 @@ def last_check(store: LocalStore, job: Job) -> Checked | None:
     if imported is None or job.check is None:
         return None
     model = imported.manifest.files[MODEL].sha256
-    source = typed = (model, *job.key.onnx.external)
+    source = typed = (model, *job.key.external)
     if (asked := job.key.typed_key(model)) is not None:
         converted = store.get("typed", digest_value(asked))
         if converted is None:

@@ -33,14 +33,14 @@ class Measuring:
 
         def make(staged: Path) -> Made:
             self._stage.room_for(job, 2, "the check")
-            self._stage.tell(Started(job.variant.label, "measuring"))
+            self._stage.tell(Started(job.label, "measuring"))
             with self._stage.session.staged() as scratch:
                 request = {**self._compared(job, source, typed), "op": stage, "out": staged}
                 log = scratch / "measure.log"
                 report = self._stage.ask(job, stage, {**request, "scratch": scratch}, log)
             return Made(record=self._stage.record({"source": job.model.name, **report}))
 
-        return self._stage.obtain(job, stage, key, make).entry
+        return self._stage.obtain(job.label, stage, key, make).entry
 
     def of_engine(self, job: Job, source: Model, engine: Entry) -> Entry:
         """The entry of an engine's accuracy check, on any of the job's GPUs."""
@@ -53,19 +53,19 @@ class Measuring:
             there = self._stage.there(ENGINE_CHECKS, digest_value(key(gpu)))
             if there is not None:
                 return there
-        with self._stage.gpus.lease(job.gpus, self._stage.waiting(job, "gpu")) as lease:
+        with self._stage.gpus.lease(job.gpus, self._stage.waiting(job.label, "gpu")) as lease:
 
             def make(staged: Path) -> Made:
                 return self._on_engine(job, source, engine, lease, staged)
 
-            return self._stage.obtain(job, ENGINE_CHECKS, key(lease.gpu), make).entry
+            return self._stage.obtain(job.label, ENGINE_CHECKS, key(lease.gpu), make).entry
 
     def _on_engine(
         self, job: Job, source: Model, engine: Entry, lease: Lease, staged: Path
     ) -> Made:
         stage = self._stage
         stage.room_for(job, 2, "the check")
-        stage.tell(Started(job.variant.label, "measuring"))
+        stage.tell(Started(job.label, "measuring"))
         with stage.session.staged() as scratch:
             request = {
                 **self._compared(job, source, source),

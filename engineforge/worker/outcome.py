@@ -10,6 +10,8 @@ from typing import Any
 from engineforge.digest import Digest
 from engineforge.spec.model import LatencyCheck
 
+NOT_STARTED = "not started, since another variant failed; --keep-going goes on with the rest"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:

@@ -19,8 +19,8 @@ from engineforge.worker.outcome import Event, Moved, Noted, Started
 from engineforge.worker.running import INTERRUPTED, Halted, Running
 
 _AT_ONCE = 2
-_PARTIAL = Path("staging", "partial")
-_WORTH_IT = ("typed", "engine")
+PARTIAL = Path("staging", "partial")
+_WORTH_IT = ("source", "prepared", "typed", "engine")
 
 
 class Sharing:
@@ -37,7 +37,7 @@ class Sharing:
     ) -> None:
         self._overlay, self._session = overlay, session
         self._running, self._tell = running, tell
-        self._partial = root / _PARTIAL
+        self._partial = root / PARTIAL
         self._pushing: list[tuple[str, Future[bool]]] = []
         self._pool: ThreadPoolExecutor | None = None
         self._labels: dict[Digest, str] = {}

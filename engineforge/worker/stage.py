@@ -11,7 +11,7 @@ from typing import Any
 from engineforge.digest import Digest, digest_value
 from engineforge.errors import EngineForgeError
 from engineforge.store.local import Entry, LocalStore, Session
-from engineforge.store.stats import stat_of
+from engineforge.store.stats import Stat, stat_of
 from engineforge.store.trust import whole
 from engineforge.worker.conditions import Conditions
 from engineforge.worker.entries import Entries, Made, Obtained
@@ -52,7 +52,7 @@ class Stage:
         """The import of this key is made from these files, whichever variant asks for it."""
         self._also_read[onnx] = files
 
-    def waiting(self, job: Job, stage: str) -> Callable[[str], None]:
+    def waiting(self, label: str, stage: str) -> Callable[[str], None]:
         """Says once for whom is waited; Halted ends that with the run."""
         waited: set[str] = set()
 
@@ -60,11 +60,11 @@ class Stage:
             self.running.go_on()
             if holder not in waited:
                 waited.add(holder)
-                self.tell(Waiting(job.variant.label, stage, holder))
+                self.tell(Waiting(label, stage, holder))
 
         return told
 
-    def obtain(self, job: Job, stage: str, key: object, make: Callable[[Path], Made]) -> Obtained:
+    def obtain(self, label: str, stage: str, key: object, make: Callable[[Path], Made]) -> Obtained:
         """The entry of a key: there, made now, or made by whoever is waited for meanwhile."""
 
         def unless_halted(staged: Path) -> Made:
@@ -72,14 +72,14 @@ class Stage:
             return make(staged)
 
         try:
-            return self._entries.obtain(stage, key, unless_halted, self.waiting(job, stage))
+            return self._entries.obtain(stage, key, unless_halted, self.waiting(label, stage))
         except EngineForgeError as error:
             raise StageFailed(stage, str(error)) from error
 
-    def found(self, job: Job, stage: str, key: Digest) -> Obtained | None:
+    def found(self, label: str, stage: str, key: Digest) -> Obtained | None:
         """The same for an entry that nobody has to make; None where somebody would have to."""
         try:
-            return self._entries.found(stage, key, self.waiting(job, stage))
+            return self._entries.found(stage, key, self.waiting(label, stage))
         except EngineForgeError as error:
             raise StageFailed(stage, str(error)) from error
 
@@ -106,7 +106,7 @@ class Stage:
         """What a child of its own answers, if no file of the job changed meanwhile; it is started
         when there is memory for what it took before, or may take."""
         guess = _CHILD_BYTES + _TIMES_WEIGHTS * job.interface.weight_bytes
-        name = f"{stage} {job.variant.label}"
+        name = f"{stage} {job.label}"
         try:
             answer = self.ask_about(
                 name, stage, request, log, memory=guess, child=child, lease=lease
@@ -170,11 +170,16 @@ class Stage:
         elif stage in ("checks", "sensitivity", "engine-checks"):
             files |= dict.fromkeys(job.checked_on.items(), stage)
         for (path, (_, stat)), of in files.items():
-            try:
-                # Equal bytes now would not tell what was read meanwhile.
-                same = stat_of(path) == stat
-            except OSError:
-                same = False
-            if not same:
-                message = f"'{path.name}' changed, or was touched, while it was being read"
-                raise StageFailed(of, f"{message}; run again")
+            self.must_be(path, stat, of)
+
+    @staticmethod
+    def must_be(path: Path, stat: Stat, stage: str) -> None:
+        """StageFailed unless a file that this stage read has the stat that it had when planned."""
+        try:
+            # Equal bytes now would not tell what was read meanwhile.
+            same = stat_of(path) == stat
+        except OSError:
+            same = False
+        if not same:
+            message = f"'{path.name}' changed, or was touched, while it was being read"
+            raise StageFailed(stage, f"{message}; run again")

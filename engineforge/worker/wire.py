@@ -19,6 +19,7 @@ from engineforge.spec.model import (
     ShapeRange,
     TensorInterface,
 )
+from engineforge.spec.sources import InputAxes
 from engineforge.target import Gpu, Target, Toolchain
 
 
@@ -54,6 +55,13 @@ def read_data(raw: Mapping[str, Any]) -> DataSet:
         if name != "kind"
     }
     return _DATA_SETS[raw["kind"]](**values)
+
+
+def read_axes(raw: Mapping[str, Any]) -> dict[str, InputAxes]:
+    return {
+        name: InputAxes(type=each["type"], dims=tuple(each["dims"]), example=tuple(each["example"]))
+        for name, each in raw.items()
+    }
 
 
 def read_precision(raw: Mapping[str, Any], data: Mapping[str, Any] | None) -> Precision:

@@ -18,7 +18,9 @@ from engineforge.plan.keys import (
     LatencyKey,
     OnnxKey,
     PlanKey,
+    PreparedKey,
     SamplesRecipe,
+    SourceKey,
     TypedKey,
     TypedRecipe,
     reading,
@@ -32,6 +34,7 @@ from engineforge.spec.model import (
     PythonFunction,
     Variant,
 )
+from engineforge.spec.sources import Preparation
 from tests.backends.test_options import target as classic_target
 
 _RECIPE = EngineRecipe(
@@ -42,6 +45,21 @@ _RECIPE = EngineRecipe(
 )
 _ONNX = OnnxKey(canonical=1, model=digest_bytes(b"model"), external=(digest_bytes(b"weights"),))
 _PLAN = PlanKey(onnx=_ONNX, engine=_RECIPE)
+_SOURCE = SourceKey(
+    exporting=1,
+    kind="pytorch",
+    files=(digest_bytes(b"nets.py"),),
+    recipe={"function": "make"},
+    inputs=({"name": "x", "type": "float32", "dims": [None, 3], "example": [2, 3]},),
+    versions={"torch": "2"},
+)
+_PREPARED = PreparedKey(
+    preparing=1,
+    model=digest_bytes(b"model"),
+    external=(digest_bytes(b"weights"),),
+    prepare=Preparation(simplify=True),
+    versions={"onnxslim": "0.1"},
+)
 _SAMPLES = SamplesRecipe(
     files=digest_bytes(b"samples"), reading={"kind": "ArrayFiles"}, samples=256, seed=None
 )
@@ -94,6 +112,23 @@ _ENGINE = EngineKey(model=digest_bytes(b"m"), external=(), recipe=_RECIPE)
 
 # One other value for each field of each key. A field without one fails the test below.
 _OTHERS: dict[type, dict[str, object]] = {
+    SourceKey: {
+        "format": 2,
+        "exporting": 2,
+        "kind": "tensorflow",
+        "files": (),
+        "recipe": {"function": "other"},
+        "inputs": (),
+        "versions": {"torch": "3"},
+    },
+    PreparedKey: {
+        "format": 2,
+        "preparing": 2,
+        "model": digest_bytes(b"other"),
+        "external": (),
+        "prepare": Preparation(infer_shapes=True),
+        "versions": {"onnxslim": "0.2"},
+    },
     OnnxKey: {"format": 2, "canonical": 2, "model": digest_bytes(b"other"), "external": ()},
     EngineRecipe: {
         "profiles": (),
@@ -181,6 +216,8 @@ _OTHERS: dict[type, dict[str, object]] = {
 
 _KEYS = [
     _ONNX,
+    _SOURCE,
+    _PREPARED,
     _SAMPLES,
     _CALIBRATION,
     _TYPED,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from engineforge.spec.load import Document, load
 from engineforge.spec.matrix import Cell, Spec, expand, parse_targets, size_in_bytes
-from engineforge.spec.model import InputRange, PackageSource, PathSource, Profile, ShapeRange
+from engineforge.spec.model import InputRange, Profile, ShapeRange
+from engineforge.spec.sources import PackageSource, PathSource
 from engineforge.spec.validate import validate
 from engineforge.target import Target
 
@@ -107,7 +108,7 @@ def test_the_matrix_is_variants_by_targets_in_the_order_of_the_file() -> None:
 def test_a_model_is_a_file_or_a_file_in_a_package(text: str, source: object) -> None:
     document = _document("spec", f"model: {{source: {text}}}\ntargets: [rtx]\n")
     made, _ = expand("net", document, targets(), "targets.yaml")
-    assert made.source == source
+    assert made.model.source == source
 
 
 def test_precision_is_that_of_the_model_unless_said() -> None:

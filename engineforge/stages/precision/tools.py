@@ -3,25 +3,14 @@ and whether they are installed. Imports none of them."""
 
 from __future__ import annotations
 
-import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
+
+from engineforge.stages import packages
+from engineforge.stages.packages import Package
 
 FORMAT = 2
 """Of this package's own rewriting: raised when the same request would give other bytes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Package:
-    """A distribution, under any of its `names`, and the release series that is tested; None where
-    any will do, since it does not shape what comes out. `but_for` are precisions that it has no
-    part in."""
-
-    names: tuple[str, ...]
-    series: str | None
-    but_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +29,6 @@ class Tool:
 
 _RUNTIME_NAMES = ("onnxruntime", "onnxruntime-gpu")
 _OURS = (Package(names=("onnx",), series="1.23"), Package(names=("numpy",), series="2"))
-_PYTHON = (3, 11)  # the oldest that ONNX Runtime 1.31 is there for
 
 TOOLS: Mapping[str, Tool] = {
     "onnxruntime": Tool(
@@ -79,40 +67,14 @@ def default_tool(precision: str) -> str | None:
 
 def versions(tool: str, precision: str) -> dict[str, str]:
     """The series of the packages that shape what the tool makes of a model."""
-    packages = (each for each in TOOLS[tool].packages if precision not in each.but_for)
-    return {each.names[0]: each.series for each in packages if each.series is not None}
+    return packages.series([x for x in TOOLS[tool].packages if precision not in x.but_for])
 
 
 def installed(tool: str) -> dict[str, str]:
     """The exact versions of the tool's packages that are here."""
-    found = ((each.names[0], _version(each)) for each in TOOLS[tool].packages)
-    return {name: version for name, version in found if version is not None}
+    return dict(packages.installed(TOOLS[tool].packages))
 
 
 def missing(tool: str) -> str | None:
     """Why the tool cannot be used here, and what to do; None if it can."""
-    if sys.version_info < _PYTHON:
-        needed = ".".join(map(str, _PYTHON))
-        return (
-            f"tool '{tool}' needs Python {needed} or later, and this is {platform.python_version()}"
-        )
-    for package in TOOLS[tool].packages:
-        version = _version(package)
-        install = f"python -m pip install 'engineforge[{TOOLS[tool].extra}]'"
-        if version is None:
-            return f"tool '{tool}' needs '{package.names[0]}', which is not installed: {install}"
-        if package.series is not None and not f"{version}.".startswith(f"{package.series}."):
-            return (
-                f"tool '{tool}' needs '{package.names[0]}' {package.series}, found {version}: "
-                f"{install}"
-            )
-    return None
-
-
-def _version(package: Package) -> str | None:
-    for name in package.names:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    return packages.missing(f"tool '{tool}'", TOOLS[tool].packages, TOOLS[tool].extra)

@@ -1,4 +1,23 @@
 """Model sources: where a model comes from, and how it becomes canonical ONNX."""
 
+from __future__ import annotations
+
+import logging
+
+from engineforge.errors import EngineForgeError
+
 CANONICAL_FORMAT = 1
 """Part of every `onnx` key: raised whenever `onnx.canonicalize` writes other bytes for a model."""
+
+
+class SourceFailed(EngineForgeError):
+    """A source of which no ONNX model could be made; the message says what of it."""
+
+    exit_code = 2
+
+
+def warn_of_code(called: str) -> None:
+    """Say in the log that a file which the spec trusts is about to run what it likes."""
+    logging.getLogger(__name__).warning(
+        "'%s' is trusted: what code it holds runs now, with all rights of this process", called
+    )

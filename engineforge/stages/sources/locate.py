@@ -6,7 +6,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from engineforge.errors import EngineForgeError
-from engineforge.spec.model import PackageSource, Source
+from engineforge.spec.sources import PackageSource, PathSource
 
 _MOST_NAMES = 8
 
@@ -17,7 +17,7 @@ class SourceMissing(EngineForgeError):
     exit_code = 2
 
 
-def locate(source: Source, folder: Path) -> Path:
+def locate(source: PathSource | PackageSource, folder: Path) -> Path:
     """The ONNX file of a source; SourceMissing if there is none. `folder` is that of the spec."""
     if isinstance(source, PackageSource):
         folder = _package_folder(source.package)
@@ -29,6 +29,18 @@ def locate(source: Source, folder: Path) -> Path:
     what = "is no regular file" if path.exists() else "does not exist"
     inside = f" in the package '{source.package}'" if isinstance(source, PackageSource) else ""
     raise SourceMissing(f"'{source.path}' {what}{inside}", hint=_hint(source.path, folder))
+
+
+def missing_file(name: str, folder: Path, *, kind: str = "file") -> SourceMissing:
+    """What to say of a file of a source that is not there, relative to the folder of the spec."""
+    from engineforge.spec.validate import nearest
+
+    path = folder / name
+    if path.exists():
+        return SourceMissing(f"'{name}' is no {'regular file' if kind == 'file' else kind}")
+    beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = nearest(path.name, beside)
+    return SourceMissing(f"'{name}' does not exist", hint=close and f"did you mean '{close}'?")
 
 
 def _hint(path: str, folder: Path) -> str | None:

@@ -1,0 +1,208 @@
+"""The ONNX file of a spec's source on this machine: where it is, or what has to be done for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from engineforge.digest import Digest, digest_value, document
+from engineforge.errors import EngineForgeError
+from engineforge.plan.keys import NetworkKey, SourceKey
+from engineforge.spec.lock import Lock, pinned
+from engineforge.spec.model import ModelInterface, Profile, TensorInterface
+from engineforge.spec.sources import (
+    InputAxes,
+    ModelSource,
+    NetworkSource,
+    PackageSource,
+    PathSource,
+    PytorchSource,
+    Source,
+    UrlSource,
+)
+from engineforge.stages.sources import exporters
+from engineforge.stages.sources.exported import MODEL
+from engineforge.stages.sources.locate import locate
+from engineforge.store.index import Index
+from engineforge.store.local import LocalStore
+from engineforge.store.trust import whole
+from engineforge.store.uses import Ref
+from engineforge.worker.job import Files, SourceJob
+from engineforge.worker.obtaining import PREPARED, SOURCE, digests_in, prepared_key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A model that is here, what people call it, and the entries that it was made as. Where there
+    is a `network` instead, `model` is the file of its function, the first of its `files`."""
+
+    model: Path
+    called: str
+    made: tuple[Ref, ...] = ()
+    network: NetworkSource | None = None
+    files: Files = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What is known of sources: files by content, the entries in the store, the lock file.
+    `inspected` gives the files of an ONNX model, hashed."""
+
+    store: LocalStore
+    index: Index
+    lock: Lock
+    inspected: Callable[[Path], Files]
+
+    def find(
+        self, spec: str, model: ModelSource, folder: Path, profiles: Iterable[Profile]
+    ) -> Found | SourceJob:
+        """The model, or the job that makes it. SourceMissing, BadAxes or OSError where neither can
+        be. `folder` is that of the spec, `profiles` are those of all its variants."""
+        called = exporters.called(model.source)
+        if isinstance(model.source, PathSource | PackageSource):
+            path = locate(model.source, folder)
+            if not model.prepare.asked:
+                return Found(model=path, called=called)
+            job = self._job(spec, model, folder, {})
+            return self._prepared(replace(job, model=path, files=self.inspected(path)), ())
+        if isinstance(model.source, NetworkSource):
+            paths = exporters.files_of(model.source, folder)
+            files = {each.absolute(): self.index.hashed(each) for each in paths}
+            first = next(iter(files))
+            return Found(model=first, called=called, network=model.source, files=files)
+        inputs = {} if isinstance(model.source, UrlSource) else axes(model.source, profiles)
+        job = self._job(spec, model, folder, inputs)
+        if job.key is None:
+            raise RuntimeError("a source that is made has a key")
+        key = digest_value(job.key)
+        entry = whole(self.store, self.index, SOURCE, key)
+        if entry is None:
+            return job
+        ref = Ref(SOURCE, key)
+        if job.prepare is None:
+            return Found(model=entry.file(MODEL), called=called, made=(ref,))
+        return self._prepared(job, (ref,), digests_in(entry.manifest))
+
+    def _prepared(
+        self, job: SourceJob, made: tuple[Ref, ...], digests: tuple[Digest, ...] = ()
+    ) -> Found | SourceJob:
+        digests = digests or tuple(digest for digest, _ in job.files.values())
+        key = digest_value(prepared_key(job, digests))
+        entry = whole(self.store, self.index, PREPARED, key)
+        if entry is None:
+            return job
+        made = (*made, Ref(PREPARED, key))
+        return Found(model=entry.file(MODEL), called=job.called, made=made)
+
+    def _job(
+        self, spec: str, model: ModelSource, folder: Path, inputs: Mapping[str, InputAxes]
+    ) -> SourceJob:
+        source, files, key = model.source, {}, None
+        if isinstance(source, UrlSource):
+            source = replace(
+                source,
+                model=pinned(source.model, self.lock),
+                external=tuple(pinned(each, self.lock) for each in source.external),
+            )
+            key = url_key(source)
+        elif isinstance(source, exporters.Framework):
+            paths = exporters.files_of(source, folder)
+            files = {each.absolute(): self.index.hashed(each) for each in paths}
+            key = SourceKey(
+                exporting=exporters.EXPORTING,
+                kind=exporters.exporter(source).kind,
+                files=tuple(digest for digest, _ in files.values()),
+                recipe=exporters.recipe(source, folder, paths),
+                inputs=tuple({"name": name, **document(each)} for name, each in inputs.items()),
+                versions=exporters.versions(source),
+            )
+        return SourceJob(
+            spec=spec,
+            called=exporters.called(source),
+            source=source,
+            key=key,
+            model=None,
+            files=files,
+            folder=folder.absolute(),
+            inputs=inputs,
+            prepare=model.prepare if model.prepare.asked else None,
+        )
+
+
+def url_key(source: UrlSource) -> SourceKey:
+    """The key of a download, whatever it is called where; all its files are pinned."""
+    files = (source.model, *source.external)
+    return SourceKey(
+        exporting=exporters.EXPORTING,
+        kind="url",
+        files=tuple(Digest(f"sha256:{each.sha256}") for each in files),
+        # A model names its external data.
+        recipe={"external": [each.name for each in source.external]},
+        inputs=(),
+        versions={},
+    )
+
+
+def network_key(source: NetworkSource, files: Files) -> NetworkKey:
+    return NetworkKey(
+        defining=exporters.DEFINING,
+        function=source.function.rpartition(":")[2],  # its module is among the files
+        arguments=json.dumps(source.arguments, sort_keys=True),
+        weights=None if source.weights is None else Path(source.weights).suffix,
+        files=tuple(digest for digest, _ in files.values()),
+    )
+
+
+def declared(source: NetworkSource, profiles: Iterable[Profile]) -> ModelInterface:
+    """What a spec says of a network that is not there before it is built."""
+    inputs = (
+        TensorInterface(name=name, type=each.type, dims=each.dims)
+        for name, each in axes(source, profiles).items()
+    )
+    return ModelInterface(
+        inputs=tuple(inputs),
+        outputs=(),
+        opsets={},
+        external=(),
+        features={},
+        nodes=0,
+        weight_bytes=0,
+    )
+
+
+class BadAxes(EngineForgeError):
+    """The shapes of a spec that no export could have."""
+
+    exit_code = 2
+
+
+def axes(source: Source, profiles: Iterable[Profile]) -> dict[str, InputAxes]:
+    """What an exporter is told of each input: an axis varies unless all profiles of all variants
+    give it one size. BadAxes where profiles have other inputs or ranks, or an input is missing."""
+    profiles = list(profiles)
+    types = source.inputs if isinstance(source, PytorchSource) else {}
+    names = list(profiles[0]) if profiles else []
+    if unknown := sorted(set(types) - set(names)):
+        raise BadAxes(f"no profile has an input '{unknown[0]}', which 'inputs' gives a type")
+    found = {}
+    for name in names:
+        given = [each[name].shape for each in profiles if name in each]
+        shapes = [each for each in given if each is not None]
+        if len(shapes) != len(profiles) or len({len(each.min) for each in shapes}) != 1:
+            raise BadAxes(
+                f"input '{name}' has not one rank in all profiles of this file",
+                hint="an export is one for all variants: give each the same inputs",
+            )
+        dims, example = [], []
+        for axis, size in enumerate(shapes[0].opt):
+            sizes = {each.min[axis] for each in shapes} | {each.max[axis] for each in shapes}
+            varies = len(sizes) > 1
+            dims.append(None if varies else size)
+            # Exporters take 1 for a size that never varies.
+            example.append(max(size, min(2, shapes[0].max[axis])) if varies else size)
+        found[name] = InputAxes(
+            type=types.get(name, "float32"), dims=tuple(dims), example=tuple(example)
+        )
+    return found

@@ -1,0 +1,203 @@
+"""Where a model comes from: the values of a spec's `model`, and its text made into them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from engineforge.spec.url import shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathSource:
+    """An ONNX file, relative to the folder of the spec."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageSource:
+    """An ONNX file inside an installed Python package, relative to the package's folder."""
+
+    package: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UrlFile:
+    """A file elsewhere, and what it is by content; None where the lock file says that."""
+
+    url: str
+    sha256: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called where it is."""
+        return urlsplit(self.url).path.rpartition("/")[2]
+
+    @property
+    def shown(self) -> str:
+        """The URL without what may be a secret in it: user, password, signature."""
+        return shown(self.url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UrlSource:
+    """An ONNX file elsewhere, and the files of its external data, each under its own name."""
+
+    model: UrlFile
+    external: tuple[UrlFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PytorchSource:
+    """A model of PyTorch, by one of three: a saved ExportedProgram (`program`), a TorchScript
+    archive (`torchscript`), or a function that returns an `nn.Module` (`module`).
+
+    `weights` (.safetensors or .pt) and `arguments` are for the function alone, `files` are what its
+    module imports from beside the spec. `inputs` are element types by name; an input that is not
+    there is float32. With `trust`, pickles may run code.
+    """
+
+    program: str | None = None
+    torchscript: str | None = None
+    module: str | None = None
+    weights: str | None = None
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    opset: int | None = None
+    trust: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorflowSource:
+    """A model of TensorFlow: a SavedModel folder, or a file of Keras (.keras or .h5). With `trust`,
+    the Python code inside a Keras file may run."""
+
+    saved_model: str | None = None
+    keras: str | None = None
+    signature: str | None = None
+    outputs: tuple[str, ...] = ()
+    opset: int | None = None
+    trust: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SklearnSource:
+    """A pickled estimator or pipeline of scikit-learn: code, which only `trust` lets run."""
+
+    model: str
+    outputs: tuple[str, ...] = ()
+    opset: int | None = None
+    trust: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSource:
+    """A function that fills TensorRT's own network definition, with `weights` (.safetensors or
+    .npz) and `arguments`; `files` are what its module imports from beside the spec."""
+
+    function: str
+    weights: str | None = None
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+
+
+Source = (
+    PathSource
+    | PackageSource
+    | UrlSource
+    | PytorchSource
+    | TensorflowSource
+    | SklearnSource
+    | NetworkSource
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """What is done to a model before anything else: `simplify` and `infer_shapes` as they say,
+    `opset` raises or lowers it, `outputs` are those that it is to have (new name -> tensor),
+    `dimensions` gives symbolic dimensions of its inputs a size."""
+
+    simplify: bool = False
+    infer_shapes: bool = False
+    opset: int | None = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    dimensions: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> bool:
+        return self != Preparation()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """A source, and how its ONNX model is prepared."""
+
+    source: Source
+    prepare: Preparation = field(default_factory=Preparation)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is an ONNX file that is built as it stands."""
+        return isinstance(self.source, PathSource | PackageSource) and not self.prepare.asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputAxes:
+    """What an exporter is told of an input: its element type, the sizes of its axes, None for one
+    that varies, and a shape that every profile takes."""
+
+    type: str
+    dims: tuple[int | None, ...]
+    example: tuple[int, ...]
+
+
+def parse_model(raw: Mapping[str, Any]) -> ModelSource:
+    """The `model` of a spec that fits the schema."""
+    given, prepare = raw["source"], raw.get("prepare", {})
+    preparation = Preparation(
+        simplify=prepare.get("simplify", False),
+        infer_shapes=prepare.get("infer_shapes", False),
+        opset=prepare.get("opset"),
+        outputs=_outputs(prepare.get("outputs", {})),
+        dimensions=prepare.get("dimensions", {}),
+    )
+    return ModelSource(source=_source(given), prepare=preparation)
+
+
+def _outputs(given: Mapping[str, str] | list[str]) -> dict[str, str]:
+    return {each: each for each in given} if isinstance(given, list) else dict(given)
+
+
+def _source(given: Mapping[str, Any]) -> Source:
+    if "package" in given:
+        return PackageSource(package=given["package"], path=given["path"])
+    if "path" in given:
+        return PathSource(path=given["path"])
+    if "url" in given:
+        external = tuple(UrlFile(**each) for each in given.get("external", ()))
+        return UrlSource(
+            model=UrlFile(url=given["url"], sha256=given.get("sha256")), external=external
+        )
+    if isinstance(given.get("network"), str):
+        return NetworkSource(function=given["network"])
+    for name, kind in _FRAMEWORKS.items():
+        if name in given:
+            return kind(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in given[name].items()}
+            )
+    raise ValueError(f"no source: {sorted(given)}")
+
+
+_FRAMEWORKS: Mapping[str, Callable[..., Source]] = {
+    "pytorch": PytorchSource,
+    "tensorflow": TensorflowSource,
+    "sklearn": SklearnSource,
+    "network": NetworkSource,
+}

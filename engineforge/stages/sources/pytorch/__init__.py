@@ -1,0 +1,1 @@
+"""Models of PyTorch: programs, TorchScript, and functions that return modules."""

@@ -1,0 +1,138 @@
+"""Models of sources that are no plain ONNX file: downloaded or exported, and prepared, each step an
+entry of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from engineforge.digest import Digest, document
+from engineforge.plan.keys import PreparedKey
+from engineforge.spec.sources import UrlFile, UrlSource
+from engineforge.stages.sources import exporters
+from engineforge.stages.sources.exported import MODEL
+from engineforge.store.local import Entry
+from engineforge.store.manifest import Manifest
+from engineforge.worker.entries import Made
+from engineforge.worker.job import SourceJob, StageFailed, ToolMissing
+from engineforge.worker.outcome import Moved, Started
+from engineforge.worker.stage import Stage
+
+SOURCE, PREPARED = "source", "prepared"
+Fetch = Callable[[UrlFile, Path, Callable[[int, int], None]], None]
+"""Puts a file from elsewhere at a path; EngineForgeError where it cannot."""
+
+_MEMORY = 2 << 30
+"""What an exporter may take where nothing is known of it, in bytes."""
+
+
+def prepared_key(job: SourceJob, digests: tuple[Digest, ...]) -> PreparedKey:
+    """The key of preparing a model that is this by content."""
+    if job.prepare is None:
+        raise RuntimeError("what is not prepared has no key for that")
+    return PreparedKey(
+        preparing=exporters.PREPARING,
+        model=digests[0],
+        external=digests[1:],
+        prepare=job.prepare,
+        versions=exporters.versions_to_prepare(job.prepare),
+    )
+
+
+def digests_in(manifest: Manifest) -> tuple[Digest, ...]:
+    """The model of such an entry by content, its external data after it."""
+    files = manifest.files
+    others = sorted(name for name in files if name not in (MODEL, "export.log"))
+    return tuple(files[name].sha256 for name in (MODEL, *others))
+
+
+class Obtaining:
+    """For all threads of a run; StageFailed says what failed, ToolMissing what is not installed."""
+
+    def __init__(self, stage: Stage, fetch: Fetch) -> None:
+        self._stage, self._fetch = stage, fetch
+
+    def obtain(self, job: SourceJob) -> Entry:
+        """The entry of the model that the spec is planned with."""
+        entry, model = None, job.model
+        digests = tuple(digest for digest, _ in job.files.values())
+        if job.key is not None:
+            entry = self._source(job)
+            model, digests = entry.file(MODEL), digests_in(entry.manifest)
+        if job.prepare is not None and model is not None:
+            entry = self._prepared(job, model, digests)
+        if entry is None:
+            raise RuntimeError("a plain ONNX file has not to be obtained")
+        return entry
+
+    def _source(self, job: SourceJob) -> Entry:
+        if isinstance(job.source, UrlSource):
+            return self._stage.obtain(
+                job.label, SOURCE, job.key, self._download(job, job.source)
+            ).entry
+
+        def make(staged: Path) -> Made:
+            if (why := exporters.missing(job.source)) is not None:
+                raise ToolMissing(why)
+            self._stage.tell(Started(job.label, "exporting"))
+            started = self._stage.conditions.now()
+            request = {
+                "op": "export",
+                "source": exporters.write_source(job.source),
+                "folder": job.folder,
+                "files": [str(each) for each in job.files],
+                "inputs": {name: document(each) for name, each in job.inputs.items()},
+            }
+            self._ask(job, request, staged)
+            return self._made(job, {"started": started.isoformat(timespec="seconds")})
+
+        return self._stage.obtain(job.label, SOURCE, job.key, make).entry
+
+    def _download(self, job: SourceJob, source: UrlSource) -> Callable[[Path], Made]:
+        def make(staged: Path) -> Made:
+            self._stage.tell(Started(job.label, "downloading"))
+            wanted = {MODEL: source.model, **{each.name: each for each in source.external}}
+            for name, file in wanted.items():
+                self._fetch(file, staged / name, self._told(job))
+            return self._made(job, {"from": [each.shown for each in wanted.values()]})
+
+        return make
+
+    def _told(self, job: SourceJob) -> Callable[[int, int], None]:
+        def told(done: int, total: int) -> None:
+            self._stage.running.go_on()
+            self._stage.tell(Moved(job.label, "downloading", done, total))
+
+        return told
+
+    def _prepared(self, job: SourceJob, model: Path, digests: tuple[Digest, ...]) -> Entry:
+        prepare = job.prepare
+
+        def make(staged: Path) -> Made:
+            if prepare is not None and (why := exporters.missing_to_prepare(prepare)) is not None:
+                raise ToolMissing(why)
+            self._stage.tell(Started(job.label, "preparing"))
+            self._ask(job, {"op": "prepare", "model": model, "prepare": document(prepare)}, staged)
+            return self._made(job, {})
+
+        return self._stage.obtain(job.label, PREPARED, prepared_key(job, digests), make).entry
+
+    def _ask(self, job: SourceJob, request: Mapping[str, object], staged: Path) -> None:
+        log = staged / "export.log"
+        name = f"{request['op']} {job.label}"
+        with self._stage.session.staged() as scratch:
+            asked = {**request, "out": staged, "scratch": scratch}
+            try:
+                self._stage.ask_about(name, SOURCE, asked, log, memory=_MEMORY)
+            finally:
+                self._unchanged(job)
+        if not (staged / MODEL).is_file():
+            raise StageFailed(SOURCE, f"the {job.called} was exported to no file")
+
+    def _unchanged(self, job: SourceJob) -> None:
+        for path, (_, stat) in job.files.items():
+            self._stage.must_be(path, stat, SOURCE)
+
+    def _made(self, job: SourceJob, more: Mapping[str, object]) -> Made:
+        versions = exporters.installed(job.source, job.prepare)
+        return Made(record=self._stage.record({"source": job.called, "versions": versions, **more}))

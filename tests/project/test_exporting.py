@@ -1,0 +1,168 @@
+"""Specs with models exported from PyTorch: what makes them stale, and what rebuilds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Forge
+
+pytest.importorskip("torch", reason="python -m pip install 'engineforge[pytorch]'")
+pytest.importorskip("onnxscript", reason="python -m pip install 'engineforge[pytorch]'")
+
+_NETS = """\
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 3, padding=1)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, image):
+        return self.head(torch.relu(self.conv(image)).mean((2, 3)))
+
+
+def make(width=8):
+    torch.manual_seed(0)
+    return Net(width)
+"""
+_SPEC = """\
+model:
+  source: {pytorch: {module: 'nets:make', outputs: [logits]}}
+inputs:
+  image: {min: [1, 3, 16, 16], opt: [4, 3, 16, 16], max: [8, 3, 16, 16]}
+targets: [ada]
+variants:
+  fp32: {precision: fp32}
+"""
+_BUILT, _REUSED = {"fp32@ada": "built"}, {"fp32@ada": "reused"}
+
+
+@pytest.fixture
+def torch_forge(forge: Forge) -> Forge:
+    """A project whose one model is a module of PyTorch."""
+    forge.model.unlink()
+    forge.spec("net", _SPEC)
+    (forge.specs / "nets.py").write_text(_NETS)
+    return forge
+
+
+def entries(forge: Forge, stage: str) -> Sequence[Path]:
+    return sorted(forge.cache.glob(f"entries-v1/{stage}/*/*"))
+
+
+def edit(forge: Forge, old: str, new: str) -> None:
+    path = forge.specs / "nets.py"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_module_becomes_an_engine_and_then_is_up_to_date(torch_forge: Forge) -> None:
+    first = torch_forge.build()
+    assert first.outcomes() == _BUILT, first.err
+    (exported,) = entries(torch_forge, "source")
+    assert (exported / "export.log").is_file()
+    second = torch_forge.build()
+    assert second.outcomes() == _REUSED
+    assert second.json["effort"] == {"files_hashed": 0, "bytes_hashed": 0, "specs_parsed": 0}
+
+
+def test_before_it_is_exported_a_plan_says_so_and_does_nothing(torch_forge: Forge) -> None:
+    (variant,) = torch_forge.plan()
+    assert variant["state"] == "stale"
+    assert variant["reasons"] == [
+        {
+            "kind": "source-unmade",
+            "source": "PyTorch model 'nets:make'",
+            "first": "exported",
+            "changes": [],
+        }
+    ]
+    assert variant["stages"] == ["source", "onnx", "engine"]
+    assert not entries(torch_forge, "source")
+
+
+def test_an_edit_of_the_module_makes_it_stale_and_is_named(torch_forge: Forge) -> None:
+    torch_forge.build()
+    edit(torch_forge, "8):", "16):")
+    assert torch_forge.changes() == {"fp32@ada": ["'nets.py'"]}
+    assert torch_forge.build().outcomes() == _BUILT
+
+
+def test_an_edit_that_exports_the_same_graph_rebuilds_nothing(torch_forge: Forge) -> None:
+    torch_forge.build()
+    edit(torch_forge, "def make", "# the network of the paper\ndef make")
+    assert torch_forge.changes() == {"fp32@ada": ["'nets.py'"]}
+    assert torch_forge.build().outcomes() == _REUSED
+    assert len(entries(torch_forge, "source")) == 2
+    assert len(entries(torch_forge, "engine")) == 1
+
+
+def test_an_edit_of_another_file_changes_nothing(torch_forge: Forge) -> None:
+    torch_forge.build()
+    (torch_forge.specs / "notes.py").write_text("x = 1\n")
+    assert torch_forge.changes() == {}
+
+
+def test_another_range_of_batches_builds_anew_and_exports_nothing(torch_forge: Forge) -> None:
+    torch_forge.build()
+    torch_forge.edit("net", "max: [8,", "max: [32,")
+    assert torch_forge.build().outcomes() == _BUILT
+    assert len(entries(torch_forge, "source")) == 1
+
+
+def test_an_argument_of_the_function_is_in_the_key(torch_forge: Forge) -> None:
+    torch_forge.build()
+    torch_forge.edit("net", "outputs:", "arguments: {width: 12}, outputs:")
+    assert torch_forge.build().outcomes() == _BUILT
+    assert len(entries(torch_forge, "source")) == 2
+
+
+def test_a_function_that_raises_fails_its_variants_and_keeps_nothing(torch_forge: Forge) -> None:
+    edit(torch_forge, "    torch.manual_seed(0)", "    raise ValueError('no such width')")
+    result = torch_forge.build()
+    assert (result.code, result.outcomes()) == (1, {"fp32@ada": "failed"})
+    (variant,) = result.json["variants"]
+    assert variant["stage"] == "source"
+    assert "no such width" in variant["error"]
+    assert "nets.py:16" in variant["error"]
+    assert not entries(torch_forge, "source")
+
+
+def test_what_the_spec_asks_of_the_exported_model_is_checked_then(torch_forge: Forge) -> None:
+    torch_forge.edit("net", "{precision: fp32}", "{precision: fp16, keep_fp32: [/no/such/node]}")
+    assert torch_forge.run("check", "specs").code == 0
+    result = torch_forge.run("build", "specs")
+    assert result.code == 2
+    assert "no node that '/no/such/node' means" in result.err
+
+
+def test_a_cache_that_lost_the_export_alone_makes_it_again_for_a_stale_plan(
+    torch_forge: Forge,
+) -> None:
+    torch_forge.build()
+    torch_forge.edit("net", "max: [8,", "max: [32,")
+    (exported,) = entries(torch_forge, "source")
+    exported.rename(torch_forge.root / "lost")
+    assert torch_forge.build().outcomes() == _BUILT
+
+
+def test_gc_keeps_what_the_current_plan_was_exported_to(torch_forge: Forge) -> None:
+    torch_forge.build()
+    kept = entries(torch_forge, "source")
+    assert torch_forge.run("gc", "specs", "--older-than", "0s").code == 0
+    assert entries(torch_forge, "source") == kept
+    assert torch_forge.build().outcomes() == _REUSED
+
+
+def test_two_specs_of_one_module_export_it_once(torch_forge: Forge) -> None:
+    torch_forge.spec("twin", _SPEC.replace("fp32:", "too:"))
+    result = torch_forge.build("-j", "2")
+    assert set(result.outcomes().values()) <= {"built", "reused"}
+    assert len(entries(torch_forge, "source")) == 1
