@@ -106,6 +106,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="only import and convert, also for targets of other hosts; engines come later",
     )
+    build.add_argument(
+        "--locked",
+        action="store_true",
+        help="refuse a lock file that says more or less than the specs name",
+    )
     build.add_argument("--dry-run", action="store_true", help="plan only")
     build.add_argument("--explain", action="store_true", help="say first why what is stale")
     build.add_argument("--paranoid", action="store_true", help="trust nothing remembered, hash all")

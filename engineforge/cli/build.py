@@ -33,6 +33,10 @@ def run(args: argparse.Namespace) -> int:
         return plan_command.run(args)
     started = time.monotonic()
     specs = world.paths(args)
+    if args.locked:
+        from engineforge.cli.lock import must_hold
+
+        must_hold(specs)
     with world.project(args, specs) as project:
         plan = _planned(args, project, specs, paranoid=args.paranoid)
         if plan.problems and not args.keep_going:

@@ -4,7 +4,7 @@ them. With `--check`: whether it says that of all of them, and of no others."""
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -162,11 +162,40 @@ def _telling(url: str, said: Callable[[str], None]) -> Callable[[int, int], None
     return tell
 
 
+def must_hold(paths: Sequence[Path]) -> None:
+    """SpecError unless the lock file says of all that the specs name what it is, and of nothing
+    else."""
+    root = find_root(paths)
+    everything = read([root])
+    old = locks.read(root / LOCK)
+    missing, unused = _differences(everything, old)
+    problems = list(_unpinned(everything, missing))
+    for url in unused:
+        message = f"no spec names '{url}' any more"
+        problems.append(
+            Problem(file=str(root / LOCK), message=message, hint="`engineforge lock` takes it out")
+        )
+    if problems:
+        raise SpecError(problems)
+
+
+def _differences(everything: Sequence[Named], lock: Lock) -> tuple[list[UrlFile], list[str]]:
+    """What the lock file lacks, and what no spec needs."""
+    needed = {each.file.url for each in everything if each.file.sha256 is None}
+    unused = sorted(url for url in lock.entries if url not in needed)
+    return locks.unpinned([each.file for each in everything], lock), unused
+
+
+def _unpinned(everything: Sequence[Named], missing: Collection[UrlFile]) -> Iterator[Problem]:
+    for each in everything:
+        if each.file in missing:
+            message = f"'{LOCK}' does not say which file this is"
+            yield each.place.problem(message, "`engineforge lock` writes that down")
+
+
 def _check(args: argparse.Namespace, path: Path, everything: Sequence[Named]) -> int:
     old = locks.read(path)
-    missing = locks.unpinned([each.file for each in everything], old)
-    needed = {each.file.url for each in everything if each.file.sha256 is None}
-    unused = sorted(url for url in old.entries if url not in needed)
+    missing, unused = _differences(everything, old)
     if args.json:
         world.print_json(
             {
@@ -176,11 +205,7 @@ def _check(args: argparse.Namespace, path: Path, everything: Sequence[Named]) ->
             }
         )
     else:
-        world.say_problems(
-            each.place.problem(f"'{path.name}' does not say which file this is", "engineforge lock")
-            for each in everything
-            if each.file in missing
-        )
+        world.say_problems(_unpinned(everything, missing))
         for url in unused:
             world.say(f"{path}: no spec names '{url}' any more\nhint: engineforge lock")
         if not missing and not unused:

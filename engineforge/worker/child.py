@@ -38,8 +38,8 @@ def main() -> None:
             _load(request)
             continue
         alone = request["op"] in _ALONE
-        if request["op"] in _OFFLINE:
-            _go_offline()
+        if request["op"] in _CONFINED:
+            _confine(request["memory"])
         answer = _answer_beside(request, requests.fileno()) if alone else _answer(request)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
@@ -48,10 +48,12 @@ def main() -> None:
             os._exit(0)
 
 
-def _go_offline() -> None:
-    """The log says where that is not possible."""
-    from engineforge.worker.offline import leave_network
+def _confine(memory: int | None) -> None:
+    """The log says where the network cannot be left."""
+    from engineforge.worker.confined import leave_network, limit_memory
 
+    if memory is not None:
+        limit_memory(memory + _STACK_BYTES)
     if (why := leave_network()) is not None:
         sys.stderr.write(f"not kept from the network: {why}\n")
 
@@ -139,7 +141,7 @@ _ALONE: Mapping[str, _Operation] = {
 }
 
 # Code of users and of exporters, which needs no network: what it reads from there is in no key.
-_OFFLINE = ("export", "prepare")
+_CONFINED = ("export", "prepare")
 
 if __name__ == "__main__":
     main()

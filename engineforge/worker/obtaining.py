@@ -121,7 +121,8 @@ class Obtaining:
         log = staged / "export.log"
         name = f"{request['op']} {job.label}"
         with self._stage.session.staged() as scratch:
-            asked = {**request, "out": staged, "scratch": scratch}
+            most = self._stage.conditions.memory
+            asked = {**request, "out": staged, "scratch": scratch, "memory": most}
             try:
                 self._stage.ask_about(name, SOURCE, asked, log, memory=_MEMORY)
             finally:

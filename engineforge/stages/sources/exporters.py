@@ -6,11 +6,10 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engineforge.digest import document
 from engineforge.samples import BadSamples, data_files
 from engineforge.spec.model import PythonFunction
 from engineforge.spec.sources import (
@@ -244,7 +243,7 @@ def recipe(source: Framework, folder: Path, files: Sequence[Path]) -> dict[str, 
 def write_source(source: Source) -> dict[str, Any]:
     """A source that is made by code, as plain JSON for a child process."""
     kind = next(name for name, each in _KINDS.items() if isinstance(source, each))
-    return {"kind": kind, **document(source)}
+    return {"kind": kind, **asdict(source)}  # with floats, which no key has
 
 
 def read_source(raw: Mapping[str, Any]) -> Framework | NetworkSource:

@@ -1,9 +1,11 @@
-"""A process without a network: what exports a model has no business there."""
+"""A process without a network, and with no more memory than there is: code of users and of
+exporters runs in it."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
 from pathlib import Path
 
 # linux/sched.h
@@ -24,3 +26,11 @@ def leave_network() -> str | None:
     (own / "uid_map").write_text(f"{user} {user} 1", encoding="ascii")
     (own / "gid_map").write_text(f"{group} {group} 1", encoding="ascii")
     return None
+
+
+def limit_memory(size: int) -> None:
+    """Let this process have so many bytes of memory of its own: it fails where it asks for more,
+    before the kernel ends whatever it likes."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    allowed = size if most == resource.RLIM_INFINITY else min(size, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed, most))
