@@ -27,6 +27,7 @@ from engineforge.spec.lock import Lock
 from engineforge.spec.matrix import Spec, expand, parse_targets
 from engineforge.spec.model import ModelInterface
 from engineforge.spec.salvage import salvage
+from engineforge.spec.sources import key_of
 from engineforge.spec.validate import validate
 from engineforge.stages.precision import tools
 from engineforge.store.index import Index
@@ -110,7 +111,7 @@ class Reader:
             return []
         spec, more = expand(name, document, targets, str(self._root / TARGETS))
         problems += more
-        at_source = Place(document, ("model", "source"))
+        at_source = Place(document, ("model", "source", key_of(spec.model.source)))
         profiles = [profile for cell in spec.cells for profile in cell.variant.profiles]
         try:
             found = self._sources.find(name, spec.model, file.parent, profiles)

@@ -22,8 +22,8 @@ from engineforge.spec.sources import (
     Source,
     UrlSource,
 )
-from engineforge.stages.sources import exporters
-from engineforge.stages.sources.exported import MODEL
+from engineforge.spec.url import scheme
+from engineforge.stages.sources import MODEL, exporters
 from engineforge.stages.sources.locate import locate
 from engineforge.store.index import Index
 from engineforge.store.local import LocalStore
@@ -101,6 +101,8 @@ class Sources:
     ) -> SourceJob:
         source, files, key = model.source, {}, None
         if isinstance(source, UrlSource):
+            for each in (source.model, *source.external):
+                scheme(each.url)
             source = replace(
                 source,
                 model=pinned(source.model, self.lock),

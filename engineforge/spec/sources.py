@@ -187,15 +187,25 @@ def _source(given: Mapping[str, Any]) -> Source:
         )
     if isinstance(given.get("network"), str):
         return NetworkSource(function=given["network"])
-    for name, kind in _FRAMEWORKS.items():
+    for name, kind in _KINDS.items():
         if name in given:
-            return kind(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in given[name].items()}
-            )
+            listed = {k: tuple(v) if isinstance(v, list) else v for k, v in given[name].items()}
+            made: Callable[..., Source] = kind
+            return made(**listed)
     raise ValueError(f"no source: {sorted(given)}")
 
 
-_FRAMEWORKS: Mapping[str, Callable[..., Source]] = {
+def key_of(source: Source) -> str:
+    """The key of `model: {source: …}` that says what a source is."""
+    match source:
+        case PathSource() | PackageSource():
+            return "path"
+        case UrlSource():
+            return "url"
+    return next(name for name, kind in _KINDS.items() if isinstance(source, kind))
+
+
+_KINDS: Mapping[str, type[PytorchSource | TensorflowSource | SklearnSource | NetworkSource]] = {
     "pytorch": PytorchSource,
     "tensorflow": TensorflowSource,
     "sklearn": SklearnSource,

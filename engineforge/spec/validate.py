@@ -160,8 +160,11 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
             expected = expected or f"at least {limit} entr{'ies' if limit > 1 else 'y'}"
         case "maxProperties":
             expected = expected or f"at most {limit} entr{'ies' if limit > 1 else 'y'}"
+        case "oneOf" if not isinstance(instance, Mapping):
+            return  # whose type is the problem
         case "oneOf":
             choices = [each["required"][0] for each in limit]
+            expected = f"one of {', '.join(choices)}"
             given = [f"'{each}'" for each in choices if each in instance]
             found, hint = " and ".join(given) or "none", hint if not given else None
         case "uniqueItems":

@@ -42,7 +42,7 @@ def import_(request: Mapping[str, Any]) -> dict[str, Any]:
 def export(request: Mapping[str, Any]) -> dict[str, Any]:
     """Make an ONNX model of a source in `scratch`, and keep it in the folder `out`."""
     from engineforge.spec.sources import NetworkSource
-    from engineforge.stages.sources import exported, exporters
+    from engineforge.stages.sources import MODEL, exported, exporters
     from engineforge.worker.wire import read_axes
 
     made = Path(request["scratch"]) / "exported"
@@ -57,19 +57,19 @@ def export(request: Mapping[str, Any]) -> dict[str, Any]:
         inputs=read_axes(request["inputs"]),
         out=made,
     )
-    exported.keep(made / exported.MODEL, Path(request["out"]))
+    exported.keep(made / MODEL, Path(request["out"]))
     return {"peak_memory": peak_memory()}
 
 
 def prepare(request: Mapping[str, Any]) -> dict[str, Any]:
     """Prepare a model in `scratch`, and keep it in the folder `out`."""
     from engineforge.spec.sources import Preparation
-    from engineforge.stages.sources import exported, preparation
+    from engineforge.stages.sources import MODEL, exported, preparation
 
     made = Path(request["scratch"]) / "prepared"
     made.mkdir()
     preparation.prepare(Path(request["model"]), Preparation(**request["prepare"]), out=made)
-    exported.keep(made / exported.MODEL, Path(request["out"]))
+    exported.keep(made / MODEL, Path(request["out"]))
     return {"peak_memory": peak_memory()}
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from engineforge.digest import Digest, document
 from engineforge.plan.keys import PreparedKey
 from engineforge.spec.sources import UrlFile, UrlSource
-from engineforge.stages.sources import exporters
-from engineforge.stages.sources.exported import MODEL
+from engineforge.stages.sources import MODEL, exporters
 from engineforge.store.local import Entry
 from engineforge.store.manifest import Manifest
 from engineforge.worker.entries import Made
@@ -22,6 +21,13 @@ SOURCE, PREPARED = "source", "prepared"
 Fetch = Callable[[UrlFile, Path, Callable[[int, int], None]], None]
 """Puts a file from elsewhere at a path; EngineForgeError where it cannot."""
 
+# Keras would read and write settings in the user's home; folded constants are not to depend on the
+# kind of processor.
+_ENVIRONMENT = {
+    "KERAS_BACKEND": "tensorflow",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+}
 _MEMORY = 2 << 30
 """What an exporter may take where nothing is known of it, in bytes."""
 
@@ -123,8 +129,9 @@ class Obtaining:
         with self._stage.session.staged() as scratch:
             most = self._stage.conditions.memory
             asked = {**request, "out": staged, "scratch": scratch, "memory": most}
+            more = {**_ENVIRONMENT, "KERAS_HOME": str(scratch)}
             try:
-                self._stage.ask_about(name, SOURCE, asked, log, memory=_MEMORY)
+                self._stage.ask_about(name, SOURCE, asked, log, memory=_MEMORY, more=more)
             finally:
                 self._unchanged(job)
         if not (staged / MODEL).is_file():

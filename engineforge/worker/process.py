@@ -55,9 +55,12 @@ class Refused(EngineForgeError):
 
 
 class Child:
-    """A running `engineforge.worker.child`. Its stderr goes to `log`."""
+    """A running `engineforge.worker.child`. Its stderr goes to `log`; of `environment` it sees what
+    is harmless, and all of `more`."""
 
-    def __init__(self, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, log: Path, environment: Mapping[str, str], more: Mapping[str, str] | None = None
+    ) -> None:
         self._log = log
         self._lock = threading.Lock()
         self._killed_for: str | None = None
@@ -68,7 +71,10 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 cwd=log.parent,
-                env={name: value for name, value in environment.items() if name in _ALLOWED},
+                env={
+                    **{name: value for name, value in environment.items() if name in _ALLOWED},
+                    **(more or {}),
+                },
                 start_new_session=True,  # Ctrl-C is this process's to handle
             )
 

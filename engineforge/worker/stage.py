@@ -127,13 +127,14 @@ class Stage:
         memory: int,
         child: Child | None = None,
         lease: Lease | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """The same of what is no job: `memory` in bytes is what it may take where nothing is known
-        of `name`."""
+        of `name`; its child sees `more` in its environment."""
         usual = self._entries.index.peak(name)
         with self._memory.room(usual or memory, self.running.go_on):
             given = self.conditions.environment
-            made = child or Child(log, lease.environment(given) if lease else given)
+            made = child or Child(log, lease.environment(given) if lease else given, more)
             with self.running.child(made) as asked:
                 answer = self._answer(asked, stage, {**request, "log": log})
         if "peak_memory" in answer:

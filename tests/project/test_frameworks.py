@@ -124,7 +124,9 @@ def test_scikit_learn(forge: Forge) -> None:
     random = np.random.default_rng(0)
     samples = random.standard_normal((200, 16), dtype=np.float32)
     labels = (samples.sum(1) > 0).astype(int)
-    model = make_pipeline(StandardScaler(), MLPClassifier((32,), solver="lbfgs", max_iter=2000, random_state=0))
+    model = make_pipeline(
+        StandardScaler(), MLPClassifier((32,), solver="lbfgs", max_iter=2000, random_state=0)
+    )
     model.fit(samples, labels)
     forge.model.unlink()
     joblib.dump(model, forge.specs / "net.joblib")

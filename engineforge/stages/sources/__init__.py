@@ -6,6 +6,9 @@ import logging
 
 from engineforge.errors import EngineForgeError
 
+MODEL, WEIGHTS = "model.onnx", "model.onnx.data"
+"""The files of a model that was made here: the graph, and its large tensors."""
+
 CANONICAL_FORMAT = 1
 """Part of every `onnx` key: raised whenever `onnx.canonicalize` writes other bytes for a model."""
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from engineforge.stages.sources import MODEL, WEIGHTS
 from engineforge.stages.sources.onnx import Reference, canonicalize
 from engineforge.stages.sources.skeleton import IN_FILE
 
-MODEL, WEIGHTS = "model.onnx", "model.onnx.data"
 _ALIGNED = 64
 _BLOCK = 1 << 20
 
