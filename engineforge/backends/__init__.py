@@ -68,5 +68,5 @@ class BuildOutput:
     warnings: Sequence[str]
 
 
-TYPING = 1
+TYPING = 2
 """Of the rules in `weak`: raised when they would give the same model another engine."""

@@ -188,7 +188,8 @@ class _Refused(Exception):
 
 class _Network:
     """An INetworkDefinition as the function sees it: what TensorRT makes nothing of is raised where
-    it is asked for, and arrays stay alive."""
+    it is asked for, and arrays stay alive: those that it is given, and those that are set on its
+    layers, `layer.bias = …`, which the binding lets go of with the Python object of the layer."""
 
     def __init__(self, trt: Any, network: Any, held: list[object]) -> None:  # noqa: ANN401
         self.__dict__.update(_trt=trt, _network=network, _held=held)
@@ -201,13 +202,13 @@ class _Network:
         setattr(self._network, name, value)
 
     def __getitem__(self, index: int) -> Any:  # noqa: ANN401
-        return self._network[index]
+        return self._held_with(self._network[index])
 
     def __len__(self) -> int:
         return len(self._network)
 
     def __iter__(self) -> Iterator[Any]:
-        return (self._network[index] for index in range(len(self._network)))
+        return (self[index] for index in range(len(self)))
 
     def _call(self, name: str, method: Callable[..., Any], *given: Any, **named: Any) -> Any:  # noqa: ANN401
         made = method(
@@ -216,7 +217,11 @@ class _Network:
         )
         if made is None and name.startswith("add_"):
             raise _Refused(f"TensorRT made nothing of network.{name}(…)", None)
-        return made
+        return self._held_with(made)
+
+    def _held_with(self, layer: Any) -> Any:  # noqa: ANN401 - or whatever else TensorRT gives
+        self._held.append(layer)
+        return layer
 
     def _kept(self, value: Any, name: str) -> Any:  # noqa: ANN401
         """What is passed on, and held: TensorRT points into the memory of arrays."""

@@ -13,9 +13,15 @@ from engineforge.backends import BuildError
 from engineforge.backends.network_settings import layers_of, made_by
 
 
-def refuse_misread(trt: Any, network: Any) -> None:  # noqa: ANN401 - TensorRT has no types
-    """BuildError with the `keep_fp32` that helps, where a convolution of several groups is in INT8
-    and the normalization behind it, a layer of its own, gives what is not quantized again."""
+def refuse_misread(
+    trt: Any,  # noqa: ANN401 - TensorRT has no types
+    network: Any,  # noqa: ANN401
+    *,
+    defined: bool = False,
+) -> None:
+    """BuildError with what helps, where a convolution of several groups is in INT8 and the
+    normalization behind it, a layer of its own, gives what is not quantized again. That is
+    `keep_fp32`, and where the network is `defined` by a function, an edit of that."""
     kinds: Any = trt.LayerType
     layers = layers_of(network)
     makers = {tensor.name: layer for layer in layers for tensor in made_by(layer)}
@@ -51,8 +57,14 @@ def refuse_misread(trt: Any, network: Any) -> None:  # noqa: ANN401 - TensorRT h
             "several groups where a BatchNormalization follows and nothing quantizes what that "
             "gives: "
             f"'{found[0]}'" + (f" and {len(found) - 1} more" if found[1:] else ""),
-            hint=f"keep_fp32: [{', '.join(found)}]",
+            hint=_HINT if defined else f"keep_fp32: [{', '.join(found)}]",
         )
+
+
+_HINT = (
+    "in the function, leave out the quantize and dequantize layers before such a convolution, or "
+    "fold the normalization into its weights"
+)
 
 
 def _groups(trt: Any, convolution: Any) -> int:  # noqa: ANN401

@@ -77,7 +77,8 @@ class _Build:
         serialize_plugins(self.config, self.parser, self.request.builder)
         typing: Mapping[str, object] = {"strong": True}
         if not api(self.trt).strongly_typed:
-            refuse_misread(self.trt, self.network)
+            defined = self.request.definition is not None
+            refuse_misread(self.trt, self.network, defined=defined)
             typing = enforce_types(self.trt, self.config, self.network, self.request.types)
         for index, profile in enumerate(self.request.profiles):
             add_profile(

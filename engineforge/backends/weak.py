@@ -48,8 +48,10 @@ def enforce_types(
     """Let TensorRT compute in the types that the tensors of the model have, and in no other.
 
     `known` are the types of the model's floating-point tensors, HALF or FLOAT, by name: the parser
-    of TensorRT 8 forgets them, and says FLOAT of all that a layer makes. What stands between
-    DequantizeLinear and QuantizeLinear is left free: that is how TensorRT fuses it to INT8. Says
+    of TensorRT 8 forgets them, and says FLOAT of all that a layer makes. What layers were told
+    already, by an option or by the function that defined the network, counts as much, and stays.
+    What stands between DequantizeLinear and QuantizeLinear is left free: that is how TensorRT fuses
+    it to INT8. Says
     which flags were set, and how many layers are held to which type; BuildError where TensorRT
     keeps something else.
     """
@@ -59,18 +61,21 @@ def enforce_types(
     layers = layers_of(network)
     found = _found_types(network, types, kinds, known)
     quantized = any(layer.type in (kinds.QUANTIZE, kinds.DEQUANTIZE) for layer in layers)
-    half = "HALF" in found.values()
+    told = _told_types(layers)
+    half = "HALF" in found.values() or types.HALF in told
     asked = []
     if half:
         asked.append("FP16")
-    if quantized:
+    if quantized or types.INT8 in told:
         asked.append("INT8")
+    # What a layer was told is a wish that TensorRT drops without a word, unless it has to obey.
+    if half or (asked and told):
+        chosen = config.get_flag(flags.PREFER_PRECISION_CONSTRAINTS)
+        asked += [] if chosen else ["OBEY_PRECISION_CONSTRAINTS"]
     untyped = [getattr(kinds, name) for name in _UNTYPED]
     # With FP32 alone there is nothing that TensorRT could choose instead.
     held = {"FLOAT": 0, "HALF": 0}
     if half:
-        chosen = config.get_flag(flags.PREFER_PRECISION_CONSTRAINTS)
-        asked += [] if chosen else ["OBEY_PRECISION_CONSTRAINTS"]
         free = _fused_to_int8(layers, kinds)
         free |= {layer.name for layer in layers if layer.type in untyped}
         for layer in layers:
@@ -81,6 +86,16 @@ def enforce_types(
         if not config.get_flag(getattr(flags, name)):
             raise BuildError(f"flag '{name}' was set, and TensorRT did not keep it")
     return {"flags": asked, "layers_held": {name: n for name, n in held.items() if n}}
+
+
+def _told_types(layers: list[Any]) -> set[Any]:
+    """The types that layers were told to compute in, or to make."""
+    found = {layer.precision for layer in layers if layer.precision_is_set}
+    for layer in layers:
+        for index in range(layer.num_outputs):
+            if layer.output_type_is_set(index):
+                found.add(layer.get_output_type(index))
+    return found
 
 
 def _found_types(

@@ -28,27 +28,23 @@ _MOST_JOBS = 4
 def run(args: argparse.Namespace) -> int:
     if args.dry_run and args.prepare:
         raise UsageError("--dry-run plans builds, and --prepare builds nothing", hint="choose one")
-    if args.dry_run:
-        args.versions = []
-        return plan_command.run(args)
-    started = time.monotonic()
     specs = world.paths(args)
     if args.locked:
         from engineforge.cli.lock import must_hold
 
         must_hold(specs)
+    if args.dry_run:
+        args.versions = []
+        return plan_command.run(args)
+    started = time.monotonic()
     with world.project(args, specs) as project:
         plan = _planned(args, project, specs, paranoid=args.paranoid)
-        if plan.problems and not args.keep_going:
-            if args.json:
-                _print_json(plan, [], project.store.faults)
-            else:
-                world.say_notes(plan.notes)
-            raise SpecError(plan.problems)
+        _refuse(args, project, plan)
         overlay = world.overlay(args, project) if plan.stale else None
         plan = with_sources(
             args, project, plan, lambda: _planned(args, project, specs), overlay=overlay
         )
+        _refuse(args, project, plan)
         if not args.json:
             world.say_notes(plan.notes)
         world.say_problems(plan.problems)
@@ -61,6 +57,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_text(plan, outcomes, time.monotonic() - started)
     return exit_code(plan, outcomes)
+
+
+def _refuse(args: argparse.Namespace, project: Project, plan: Plan) -> None:
+    """SpecError where a plan has problems, unless the rest is to be built all the same."""
+    if not plan.problems or args.keep_going:
+        return
+    if args.json:
+        _print_json(plan, [], project.store.faults)
+    else:
+        world.say_notes(plan.notes)
+    raise SpecError(plan.problems)
 
 
 def _planned(
@@ -105,8 +112,8 @@ def with_sources(
     again: Callable[[], Plan],
     overlay: Overlay | None = None,
 ) -> Plan:
-    """The plan once the models that it lacks were made, showing how that goes: `again` plans anew.
-    SpecError where that finds problems, unless what can be done is to be done."""
+    """The plan once the models that it lacks were made, showing how that goes: `again` plans anew,
+    which may find problems."""
     if not plan.unmade:
         return plan
     from engineforge.cli.progress import progress
@@ -115,8 +122,13 @@ def with_sources(
         how = conditions(args, world.about(project.root), observe)
         project.make_sources(plan, how, overlay=overlay)
     plan = again()
-    if plan.problems and not args.keep_going:
-        raise SpecError(plan.problems)
+    if plan.problems:
+        from engineforge.report import text
+
+        for variant in plan.variants:
+            if isinstance(variant.settled, Failed):
+                for line in text.failure_lines(variant.label, variant.settled):
+                    world.say(line)
     return plan
 
 

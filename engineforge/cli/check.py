@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
             plan = with_sources(
                 args, project, plan, lambda: project.plan(specs, world.selection(args), checks=True)
             )
+        if kinds and (args.keep_going or not plan.problems):
             return _check(args, project, plan, kinds)
     if args.json:
         from engineforge.report import data
@@ -134,6 +135,6 @@ def _check(args: argparse.Namespace, project: Project, plan: Plan, kinds: list[s
 def _has(variant: PlannedVariant, kind: str) -> bool:
     """Whether its spec asks for such a check of a variant."""
     if variant.job is None:
-        return False
+        return variant.settled is not None  # whose checks nobody could make
     check = variant.job.variant.latency if kind == "latency" else variant.job.variant.accuracy
     return check is not None

@@ -24,14 +24,17 @@ def run(args: argparse.Namespace) -> int:
         plan = with_sources(
             args, project, plan, lambda: project.plan(specs, world.selection(args), checks=True)
         )
+        if plan.problems and not args.keep_going:
+            raise SpecError(plan.problems)
         if not args.json:
             world.say_notes(plan.notes)
         world.say_problems(plan.problems)
+        in_vain = [each for each in plan.variants if each.settled is not None]
         plan.variants = [
             each
             for each in plan.checked.values()
             if each.job is not None and each.job.key.typed is not None
-        ]
+        ] + in_vain
         if not plan.variants:
             raise UsageError(
                 "no variant of these is both converted and checked",

@@ -47,6 +47,8 @@ def _rebuild(args: argparse.Namespace) -> int:
         plan = with_sources(
             args, project, plan, lambda: project.plan(specs, world.selection(args), jobs=True)
         )
+        if plan.problems:
+            raise SpecError(plan.problems)
         expected = {each.label: each.seconds for each in plan.variants}
         with progress(sys.stderr, os.environ, expected) as observe:
             about = world.about(project.root)

@@ -31,7 +31,8 @@ class OnnxKey:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkKey:
     """A network definition that a function fills: the files of the function, then its weights, by
-    content, and what it is called with (`arguments` as JSON)."""
+    content, the `names` of its module's files, the versions of the packages that these import, and
+    what it is called with (`arguments` as JSON)."""
 
     format: int = KEY_FORMAT
     defining: int
@@ -39,6 +40,8 @@ class NetworkKey:
     arguments: str
     weights: str | None
     files: tuple[Digest, ...]
+    names: tuple[str, ...]
+    packages: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +61,15 @@ class SourceKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedKey:
-    """Preparing an ONNX model: its real digests, and what is done to it by which libraries."""
+    """Preparing an ONNX model: its real digests, and what is done to it by which libraries.
+    `outputs` are those asked for, in their order, which a mapping in a key does not have."""
 
     format: int = KEY_FORMAT
     preparing: int
     model: Digest
     external: tuple[Digest, ...]
     prepare: Preparation
+    outputs: tuple[str, ...]
     versions: Mapping[str, str]
 
 

@@ -8,6 +8,7 @@ from itertools import filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError, HostUnfit, Problem, SpecError, UsageError
 from engineforge.project.folder import SETTINGS, TARGETS, spec_files, spec_name
 from engineforge.project.plans import Effort, Plan, PlannedVariant, Selection
@@ -214,7 +215,8 @@ class Project:
                 outcomes[variant.label] = variant.settled
             elif variant.label not in outcomes and variant.unfit is not None:
                 outcomes[variant.label] = Skipped(why=variant.unfit, unfit=True)
-        unmade = Skipped(why="the model of its source is not made yet")
+        changed = "its source changed after its model was made of it; run again"
+        unmade = Failed(stage="source", error=changed)
         return [outcomes.get(variant.label, unmade) for variant in plan.variants]
 
     def _registered(self, built: Iterable[PlannedVariant]) -> None:
@@ -335,6 +337,10 @@ class Project:
         from engineforge.spec import lock as locks
 
         importer, spare = self._made_helpers()
+        locked: tuple[Digest, ...] = ()
+        with contextlib.suppress(OSError):
+            # Before it is read: one that changes meanwhile is read again the next time.
+            locked = (self.index.digest(self.root / LOCK),)
         return Reader(
             self.root,
             self.store,
@@ -346,6 +352,7 @@ class Project:
             versions=versions,
             checks=checks,
             data_may_miss=data_may_miss,
+            locked=locked,
             lock=locks.read(self.root / LOCK),
             settled=self._settled,
         )

@@ -21,7 +21,6 @@ from engineforge.project.jobs import Jobs, has_plugins
 from engineforge.project.plans import Plan, PlannedVariant
 from engineforge.project.remembered import model_files, remember
 from engineforge.project.sources import Sources, declared
-from engineforge.spec import LOCK
 from engineforge.spec.load import Document, Place, load
 from engineforge.spec.lock import Lock
 from engineforge.spec.matrix import Spec, expand, parse_targets
@@ -39,7 +38,7 @@ from engineforge.target import Target
 from engineforge.worker.chain import planned
 from engineforge.worker.importer import Importer
 from engineforge.worker.job import Files, Job, SourceJob
-from engineforge.worker.obtaining import SOURCE
+from engineforge.worker.obtaining import PREPARED, SOURCE
 from engineforge.worker.outcome import Outcome
 from engineforge.worker.spare import Spare
 from engineforge.worker.wire import read_interface
@@ -48,8 +47,9 @@ from engineforge.worker.wire import read_interface
 class Reader:
     """Reads the specs of one folder; its targets once. Counts the texts that it parsed.
 
-    `lock` pins what specs name elsewhere; `settled` is what became of making the models of specs by
-    name. `gpus` gives the GPUs of this host that `shown` (what `CUDA_VISIBLE_DEVICES` says) leaves.
+    `lock` pins what specs name elsewhere, and is `locked` by content; `settled` is what became of
+    making the models of specs by name. `gpus` gives the GPUs of this host that `shown` (what
+    `CUDA_VISIBLE_DEVICES` says) leaves.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Reader:
         checks: bool,
         data_may_miss: bool,
         lock: Lock,
+        locked: tuple[Digest, ...],
         settled: Mapping[str, Outcome],
     ) -> None:
         self._gpus, self._shown = gpus, shown
@@ -74,7 +75,11 @@ class Reader:
         self._checks, self._data_may_miss = checks, data_may_miss
         self._settled = settled
         self._sources = Sources(
-            store=store, index=index, lock=lock, inspected=lambda path: self._inspected(path)[0]
+            store=store,
+            index=index,
+            lock=lock,
+            locked=locked,
+            inspected=lambda path: self._inspected(path)[0],
         )
         self._targets: dict[str, Target] | None = None
         self._targets_text: Digest | None = None
@@ -158,7 +163,7 @@ class Reader:
                 spec=text,
                 targets=self._targets_text,
                 source=spec.model.source,
-                lock=self._root / LOCK,
+                model=found.depends or [digest for digest, _ in hashed.values()],
                 samples=dict.fromkeys(
                     job.variant.precision.calibration.data
                     for job in jobs
@@ -175,6 +180,9 @@ class Reader:
         settled = self._settled.get(spec.name)
         if settled is None:
             plan.unmade[spec.name] = job
+        stages = [PREPARED] if job.first == PREPARED else [SOURCE]
+        if job.prepare is not None and stages == [SOURCE]:
+            stages.append(PREPARED)
         variants = []
         for cell in spec.cells:
             variant = cell.variant
@@ -188,7 +196,7 @@ class Reader:
                     variant=variant.name,
                     target=variant.target.name,
                     plan=None,
-                    state=Stale((reason,), (SOURCE, "onnx", *typed, "engine")),
+                    state=Stale((reason,), (*stages, "onnx", *typed, "engine")),
                     settled=settled,
                 )
             )
@@ -342,6 +350,10 @@ def names_of(job: Job) -> dict[str, str]:
 
 def _of_networks(spec: Spec) -> Iterator[Problem]:
     """What cannot be asked of a network definition: there is no ONNX model of it."""
+    if spec.model.prepare.asked:
+        yield Place(spec.document, ("model", "prepare")).problem(
+            "'prepare' changes an ONNX model, and a network definition is none", "take it out"
+        )
     for cell in spec.cells:
         precision = cell.variant.precision
         if precision.converts:

@@ -4,10 +4,12 @@ depends on has the stat that it had when it was hashed."""
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engineforge import __version__
 from engineforge.digest import Digest, digest_bytes, digest_value
@@ -15,12 +17,15 @@ from engineforge.plan.planner import NeverBuilt, Stale, State, UpToDate
 from engineforge.project.plans import PlannedVariant
 from engineforge.samples import BadSamples, data_files
 from engineforge.spec.model import DataSet
-from engineforge.spec.sources import PackageSource, PathSource, Source, UrlSource
+from engineforge.spec.sources import NetworkSource, PackageSource, PathSource, Source, UrlSource
 from engineforge.stages.sources.locate import SourceMissing, locate
 from engineforge.store.index import Index, PlannedSpec, SpecFacts
 from engineforge.store.local import LocalStore
 from engineforge.worker.job import Files
 from engineforge.worker.wire import read_data, write_data
+
+if TYPE_CHECKING:
+    from engineforge.stages.sources.exporters import Framework
 
 _CAPABILITIES = Path("/dev/nvidia-caps")
 """What comes and goes with the instances of MIG."""
@@ -114,17 +119,17 @@ def remember(
     spec: Digest,
     targets: Digest,
     source: Source,
-    lock: Path,
+    model: Sequence[Digest],
     samples: Iterable[DataSet],
     folder: Path,
     variants: list[PlannedVariant],
     shown: str,
 ) -> None:
-    """Let the next run find what this one planned. Only for specs without problems."""
+    """Let the next run find what this one planned. Only for specs without problems. `model` is what
+    the plan was made with: a file that changed since then is not what it was."""
     fingerprint = _fingerprint(name, spec, targets)
     facts = _facts(source, [json.dumps(write_data(each)) for each in samples])
     index.know_spec(fingerprint, facts)
-    model = _model_digests(index, facts, folder, lock)
     index.know_planned(
         _with_files(fingerprint, model, _sample_digests(index, facts, folder)),
         PlannedSpec(
@@ -179,7 +184,8 @@ def _model_digests(index: Index, facts: SpecFacts, folder: Path, lock: Path) -> 
         from engineforge.stages.sources.exporters import files_of, read_source
 
         source = read_source(json.loads(facts.framework))
-        return [index.digest(path) for path in files_of(source, folder)]
+        paths = files_of(source, folder)
+        return made_of(source, folder, {path: index.digest(path) for path in paths})
     if facts.locked:
         return [index.digest(lock)]
     if not facts.path:
@@ -203,5 +209,16 @@ def _sample_digests(index: Index, facts: SpecFacts, folder: Path) -> list[list[D
     ]
 
 
-def _with_files(fingerprint: str, model: list[Digest], samples: list[list[Digest]]) -> str:
+def made_of(
+    source: Framework | NetworkSource, folder: Path, files: Mapping[Path, Digest]
+) -> list[Digest]:
+    """What a source that is made by code depends on: its files, what they are called, and the
+    packages that it names."""
+    from engineforge.stages.sources.exporters import package_versions
+
+    names = [os.path.relpath(path, folder) for path in files]
+    return [*files.values(), digest_value([names, package_versions(source)])]
+
+
+def _with_files(fingerprint: str, model: Sequence[Digest], samples: list[list[Digest]]) -> str:
     return digest_value([fingerprint, model, samples]).hex

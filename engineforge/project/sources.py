@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engineforge.digest import Digest, digest_value, document
 from engineforge.errors import EngineForgeError
 from engineforge.plan.keys import NetworkKey, SourceKey
+from engineforge.project.remembered import made_of
 from engineforge.spec.lock import Lock, pinned
-from engineforge.spec.model import ModelInterface, Profile, TensorInterface
+from engineforge.spec.model import ModelInterface, Profile, ShapeRange, TensorInterface
 from engineforge.spec.sources import (
     InputAxes,
     ModelSource,
@@ -24,7 +25,7 @@ from engineforge.spec.sources import (
 )
 from engineforge.spec.url import scheme
 from engineforge.stages.sources import MODEL, exporters
-from engineforge.stages.sources.locate import locate
+from engineforge.stages.sources.locate import SourceMissing, locate
 from engineforge.store.index import Index
 from engineforge.store.local import LocalStore
 from engineforge.store.trust import whole
@@ -36,23 +37,27 @@ from engineforge.worker.obtaining import PREPARED, SOURCE, digests_in, prepared_
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """A model that is here, what people call it, and the entries that it was made as. Where there
-    is a `network` instead, `model` is the file of its function, the first of its `files`."""
+    is a `network` instead, `model` is the file of its function, the first of its `files`. `depends`
+    is what it was found by, where that is not the model by content."""
 
     model: Path
     called: str
     made: tuple[Ref, ...] = ()
     network: NetworkSource | None = None
+    depends: tuple[Digest, ...] = ()
     files: Files = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """What is known of sources: files by content, the entries in the store, the lock file.
-    `inspected` gives the files of an ONNX model, hashed."""
+    `locked` is the digest of that file, where there is one, `inspected` gives the files of an ONNX
+    model, hashed."""
 
     store: LocalStore
     index: Index
     lock: Lock
+    locked: tuple[Digest, ...]
     inspected: Callable[[Path], Files]
 
     def find(
@@ -71,7 +76,14 @@ class Sources:
             paths = exporters.files_of(model.source, folder)
             files = {each.absolute(): self.index.hashed(each) for each in paths}
             first = next(iter(files))
-            return Found(model=first, called=called, network=model.source, files=files)
+            digests = {path: digest for path, (digest, _) in files.items()}
+            return Found(
+                model=first,
+                called=called,
+                network=model.source,
+                files=files,
+                depends=tuple(made_of(model.source, folder.absolute(), digests)),
+            )
         inputs = {} if isinstance(model.source, UrlSource) else axes(model.source, profiles)
         job = self._job(spec, model, folder, inputs)
         if job.key is None:
@@ -82,8 +94,10 @@ class Sources:
             return job
         ref = Ref(SOURCE, key)
         if job.prepare is None:
-            return Found(model=entry.file(MODEL), called=called, made=(ref,))
-        return self._prepared(job, (ref,), digests_in(entry.manifest))
+            depends = self._depends(job)
+            return Found(model=entry.file(MODEL), called=called, made=(ref,), depends=depends)
+        done = replace(job, exported=True)
+        return self._prepared(done, (ref,), digests_in(entry.manifest))
 
     def _prepared(
         self, job: SourceJob, made: tuple[Ref, ...], digests: tuple[Digest, ...] = ()
@@ -94,7 +108,16 @@ class Sources:
         if entry is None:
             return job
         made = (*made, Ref(PREPARED, key))
-        return Found(model=entry.file(MODEL), called=job.called, made=made)
+        depends = self._depends(job)
+        return Found(model=entry.file(MODEL), called=job.called, made=made, depends=depends)
+
+    def _depends(self, job: SourceJob) -> tuple[Digest, ...]:
+        digests = {path: digest for path, (digest, _) in job.files.items()}
+        if isinstance(job.source, UrlSource):
+            return self.locked
+        if isinstance(job.source, exporters.Framework):
+            return tuple(made_of(job.source, job.folder, digests))
+        return tuple(digests.values())
 
     def _job(
         self, spec: str, model: ModelSource, folder: Path, inputs: Mapping[str, InputAxes]
@@ -103,6 +126,7 @@ class Sources:
         if isinstance(source, UrlSource):
             for each in (source.model, *source.external):
                 scheme(each.url)
+            _distinct(source)
             source = replace(
                 source,
                 model=pinned(source.model, self.lock),
@@ -117,7 +141,7 @@ class Sources:
                 kind=exporters.exporter(source).kind,
                 files=tuple(digest for digest, _ in files.values()),
                 recipe=exporters.recipe(source, folder, paths),
-                inputs=tuple({"name": name, **document(each)} for name, each in inputs.items()),
+                inputs=_told(source, inputs),
                 versions=exporters.versions(source),
             )
         return SourceJob(
@@ -131,6 +155,26 @@ class Sources:
             inputs=inputs,
             prepare=model.prepare if model.prepare.asked else None,
         )
+
+
+def _told(source: Source, inputs: Mapping[str, InputAxes]) -> tuple[Mapping[str, object], ...]:
+    """What of its inputs reaches an export."""
+    told = [{"name": name, **document(each)} for name, each in inputs.items()]
+    if isinstance(source, PytorchSource) and source.program is None:
+        return tuple(told)
+    return tuple({k: v for k, v in each.items() if k != "example"} for each in told)
+
+
+def _distinct(source: UrlSource) -> None:
+    """SourceMissing where a file of external data would lie in the place of another."""
+    taken = {MODEL, "manifest.json", "export.log"}
+    for each in source.external:
+        if each.name in taken:
+            raise SourceMissing(
+                f"'{each.shown}': there is a file '{each.name}' beside it already",
+                hint="external data has the name that the model gives it",
+            )
+        taken.add(each.name)
 
 
 def url_key(source: UrlSource) -> SourceKey:
@@ -154,6 +198,8 @@ def network_key(source: NetworkSource, files: Files) -> NetworkKey:
         arguments=json.dumps(source.arguments, sort_keys=True),
         weights=None if source.weights is None else Path(source.weights).suffix,
         files=tuple(digest for digest, _ in files.values()),
+        names=tuple(exporters.module_names(source, list(files))),
+        packages=exporters.package_versions(source),
     )
 
 
@@ -182,7 +228,8 @@ class BadAxes(EngineForgeError):
 
 def axes(source: Source, profiles: Iterable[Profile]) -> dict[str, InputAxes]:
     """What an exporter is told of each input: an axis varies unless all profiles of all variants
-    give it one size. BadAxes where profiles have other inputs or ranks, or an input is missing."""
+    give it one size, and is the smallest `opt` but 1 in the example. BadAxes where profiles have
+    other inputs or ranks, or an input is missing."""
     profiles = list(profiles)
     types = source.inputs if isinstance(source, PytorchSource) else {}
     names = list(profiles[0]) if profiles else []
@@ -202,9 +249,27 @@ def axes(source: Source, profiles: Iterable[Profile]) -> dict[str, InputAxes]:
             sizes = {each.min[axis] for each in shapes} | {each.max[axis] for each in shapes}
             varies = len(sizes) > 1
             dims.append(None if varies else size)
-            # Exporters take 1 for a size that never varies.
-            example.append(max(size, min(2, shapes[0].max[axis])) if varies else size)
+            example.append(_example(shapes, axis) if varies else size)
         found[name] = InputAxes(
             type=types.get(name, "float32"), dims=tuple(dims), example=tuple(example)
         )
-    return found
+    if not _have_batch(found, profiles):
+        return found
+    return {name: replace(each, batch=True) for name, each in found.items()}
+
+
+def _have_batch(inputs: Mapping[str, InputAxes], profiles: Sequence[Profile]) -> bool:
+    """Whether axis 0 of all inputs varies, in each profile within the same bounds."""
+    if not all(each.dims and each.dims[0] is None for each in inputs.values()):
+        return False
+    return all(
+        len({(s.min[0], s.opt[0], s.max[0]) for x in profile.values() if (s := x.shape)}) == 1
+        for profile in profiles
+    )
+
+
+def _example(shapes: Sequence[ShapeRange], axis: int) -> int:
+    """Whatever the order of the profiles. Exporters take 1 for a size that never varies."""
+    sizes = [each.opt[axis] for each in shapes]
+    most = max(each.max[axis] for each in shapes)
+    return min((each for each in sizes if each > 1), default=max(*sizes, min(2, most)))

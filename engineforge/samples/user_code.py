@@ -19,13 +19,15 @@ from typing import Any
 
 from engineforge.errors import EngineForgeError
 from engineforge.samples import BadSamples, function_source, near
+from engineforge.samples.imports import Imports, Packages, unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserCode:
     """`function` is `module:name`, in the file `source`, and `folder` is that of the spec; of the
     `files`, which are in the key, are its imports from there. `raises` is what becomes of its
-    errors, `listed` where a spec names such files."""
+    errors, `listed` where a spec names such files. Of what is installed it may import `packages`;
+    None: anything."""
 
     function: str
     source: Path
@@ -33,6 +35,7 @@ class UserCode:
     files: tuple[Path, ...]
     raises: type[EngineForgeError]
     listed: str
+    packages: Packages | None = None
 
     @classmethod
     def find(
@@ -43,6 +46,7 @@ class UserCode:
         *,
         raises: type[EngineForgeError],
         listed: str,
+        packages: Packages | None = None,
     ) -> UserCode:
         """The function, of which nothing is imported yet; `raises` if there is no such module."""
         try:
@@ -58,6 +62,7 @@ class UserCode:
             files=tuple(each.absolute() for each in files),
             raises=raises,
             listed=listed,
+            packages=packages,
         )
 
     @property
@@ -67,8 +72,10 @@ class UserCode:
     @contextmanager
     def imported(self) -> Iterator[Callable[..., Any]]:
         """The function, for as long as it is needed: at the end, what came from beside the spec is
-        forgotten, and it is an error if some of that is not among the files."""
-        before = set(sys.modules)
+        forgotten, and it is an error if some of that is not among the files, or if it imported
+        what is installed and not among the packages."""
+        before, imports = set(sys.modules), Imports(self.function.partition(":")[0].split(".")[0])
+        sys.meta_path.insert(0, imports)
         try:
             with self.running():
                 function = self._function()
@@ -76,7 +83,9 @@ class UserCode:
             for name in sorted(set(sys.modules) - before):
                 if self._has_beside(name, sys.modules[name]):
                     self._must_be_listed(sys.modules[name])
+            self._must_be_known(imports)
         finally:
+            sys.meta_path.remove(imports)
             for name in set(sys.modules) - before:
                 if self._has_beside(name, sys.modules[name]):
                     del sys.modules[name]
@@ -146,3 +155,36 @@ class UserCode:
         name = Path(module.__file__).relative_to(self.folder).as_posix()
         message = f"{self.called} imports '{name}', and a change of that would go unseen"
         raise self.raises(message, hint=f"name it {self.listed}: files: [{name}]")
+
+    def _must_be_known(self, imports: Imports) -> None:
+        """An error where another version of what it imported would go unseen."""
+        if self.packages is None:
+            return
+        names = [n for n in imports.loaded() if not self._has_beside(n, sys.modules[n])]
+        found = unknown(names, self.packages) if names else {}
+        for name in (name for name, distribution in found.items() if distribution is None):
+            if (where := self._unlisted(name, imports.path)) is not None:
+                message = f"{self.called} imports '{name}', and a change of that would go unseen"
+                beside = f"put '{where.name}' beside the spec, and name what is in it"
+                raise self.raises(message, hint=f"{beside} {self.listed}: files: […]")
+        if packages := sorted({each for each in found.values() if each is not None}):
+            first = next(
+                name for name, distribution in found.items() if distribution == packages[0]
+            )
+            message = (
+                f"{self.called} imports '{first}', and another version of that would go unseen"
+            )
+            hint = f"name it {self.listed}: packages: [{', '.join(packages)}]"
+            raise self.raises(message, hint=hint)
+
+    def _unlisted(self, name: str, path: Sequence[Path]) -> Path | None:
+        """What of a module on the path is not among the files: its folder, or itself."""
+        for each in [n for n in sys.modules if n.partition(".")[0] == name]:
+            file = getattr(sys.modules[each], "__file__", None)
+            if file is None or any(Path(file).samefile(own) for own in self.files):
+                continue
+            # Some libraries write modules of their own, into folders of their own.
+            for folder in path:
+                if Path(file).is_relative_to(folder):
+                    return folder / Path(file).relative_to(folder).parts[0]
+        return None

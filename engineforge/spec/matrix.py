@@ -293,7 +293,7 @@ def _profiles(
     else:
         return (), ()
     profiles = tuple(
-        {name: _input(item, at.below(name), problems) for name, item in sorted(raw.items())}
+        {name: _input(item, at.below(name), problems) for name, item in raw.items()}
         for raw, at in each
     )
     return profiles, tuple(at for _, at in each)

@@ -57,8 +57,9 @@ class PytorchSource:
     archive (`torchscript`), or a function that returns an `nn.Module` (`module`).
 
     `weights` (.safetensors or .pt) and `arguments` are for the function alone, `files` are what its
-    module imports from beside the spec. `inputs` are element types by name; an input that is not
-    there is float32. With `trust`, pickles may run code.
+    module imports from beside the spec, `packages` the installed ones that it imports. `inputs` are
+    element types by name; an input that is not there is float32. With `trust`, pickles may run
+    code.
     """
 
     program: str | None = None
@@ -67,6 +68,7 @@ class PytorchSource:
     weights: str | None = None
     arguments: Mapping[str, object] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     opset: int | None = None
@@ -99,12 +101,14 @@ class SklearnSource:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSource:
     """A function that fills TensorRT's own network definition, with `weights` (.safetensors or
-    .npz) and `arguments`; `files` are what its module imports from beside the spec."""
+    .npz) and `arguments`; `files` are what its module imports from beside the spec, `packages` the
+    installed ones."""
 
     function: str
     weights: str | None = None
     arguments: Mapping[str, object] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
 
 Source = (
@@ -151,11 +155,13 @@ class ModelSource:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputAxes:
     """What an exporter is told of an input: its element type, the sizes of its axes, None for one
-    that varies, and a shape that every profile takes."""
+    that varies, and a shape to export with, whose axes that vary have a size of some profile;
+    whether axis 0 is the `batch`, which varies as that of all other inputs does."""
 
     type: str
     dims: tuple[int | None, ...]
     example: tuple[int, ...]
+    batch: bool = False
 
 
 def parse_model(raw: Mapping[str, Any]) -> ModelSource:

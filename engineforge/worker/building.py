@@ -78,6 +78,7 @@ class Building:
                     "function": job.network.function,
                     "arguments": job.network.arguments,
                     "weights": job.network.weights,
+                    "packages": list(job.network.packages),
                     "folder": job.folder,
                     "files": [str(each) for each in job.source],
                     "inputs": {each.name: each.dims for each in job.interface.inputs},

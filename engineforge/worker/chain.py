@@ -117,7 +117,9 @@ class Chain:
     def _import(self, job: Job, folder: Path) -> Model:
         folder.mkdir()
         for ref in job.made:
-            self._stage.session.uses(ref.stage, ref.key)
+            # It may have been collected since it was planned with.
+            if self._stage.found(job.label, ref.stage, ref.key) is None:
+                raise StageFailed(ref.stage, f"its entry {ref.key.short} is gone; run again")
         request = {
             "op": "import",
             "model": job.model,

@@ -38,8 +38,6 @@ def main() -> None:
             _load(request)
             continue
         alone = request["op"] in _ALONE
-        if request["op"] in _CONFINED:
-            _confine(request["memory"])
         answer = _answer_beside(request, requests.fileno()) if alone else _answer(request)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
@@ -54,7 +52,11 @@ def _confine(memory: int | None) -> None:
 
     if memory is not None:
         limit_memory(memory + _STACK_BYTES)
-    if (why := leave_network()) is not None:
+    try:
+        why = leave_network()
+    except OSError as error:  # as where a namespace of users can be made, and gives no privileges
+        why = error.strerror or str(error)
+    if why is not None:
         sys.stderr.write(f"not kept from the network: {why}\n")
 
 
@@ -95,6 +97,10 @@ def _answer_beside(request: Mapping[str, Any], parent: int) -> dict[str, Any]:
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(log, stream)
+    if request["op"] in _CONFINED:
+        _confine(request["memory"])
+    elif request.get("network") is not None:
+        _confine(None)
     answer: list[dict[str, Any]] = []
     threading.stack_size(_STACK_BYTES)
     thread = threading.Thread(target=lambda: answer.append(_answer(request)))
@@ -140,7 +146,9 @@ _ALONE: Mapping[str, _Operation] = {
     "compare": _on_engine,
 }
 
-# Code of users and of exporters, which needs no network: what it reads from there is in no key.
+# Code of users and of exporters, which needs no network: what it reads from there is in no key. So
+# is a build whose network a function fills; CUDA and TensorRT do without, and a child that has
+# loaded TensorRT still has one thread.
 _CONFINED = ("export", "prepare")
 
 if __name__ == "__main__":

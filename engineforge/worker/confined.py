@@ -17,7 +17,10 @@ def leave_network() -> str | None:
     that is not possible here, where it is not: containers and some kernels forbid it."""
     user, group = os.getuid(), os.getgid()
     library = ctypes.CDLL(None, use_errno=True)
-    # A network of its own takes a privilege, which a user namespace of its own has.
+    # Where root may have one, it stays root to the files of others.
+    if library.unshare(_NEW_NETWORK) == 0:
+        return None
+    # It takes a privilege, which a user namespace of its own has.
     if library.unshare(_NEW_USER | _NEW_NETWORK) != 0:
         return os.strerror(ctypes.get_errno())
     # Files stay those of the same user.

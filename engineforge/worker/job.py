@@ -30,7 +30,8 @@ Files = Mapping[Path, tuple[Digest, Stat]]
 class SourceJob:
     """A spec's model that has to be made before the spec can be planned: from `source`, whose key
     is `key`; or, where that is None, of the ONNX file `model`. Then it is prepared, if that is
-    asked. `files` are those that it is made from, `called` is what people call it."""
+    asked; `exported` says that only that is left to do. `files` are those that it is made from,
+    `called` is what people call it."""
 
     spec: str
     called: str
@@ -38,10 +39,10 @@ class SourceJob:
     key: SourceKey | None
     model: Path | None
     files: Files
-    external: tuple[Digest, ...] = ()
     folder: Path
     inputs: Mapping[str, InputAxes]
     prepare: Preparation | None
+    exported: bool = False
 
     @property
     def label(self) -> str:
@@ -50,7 +51,7 @@ class SourceJob:
     @property
     def first(self) -> str:
         """What the model has to be before all else."""
-        if self.key is None:
+        if self.key is None or self.exported:
             return "prepared"
         return "downloaded" if isinstance(self.source, UrlSource) else "exported"
 

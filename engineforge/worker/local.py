@@ -247,6 +247,8 @@ class Worker:
 
     def _prepare(self, job: Job) -> Outcome:
         _, _, entries = self._models(job)
+        if not entries:
+            return Skipped(why="a network definition has nothing to be prepared")
         stage, entry = list(entries.items())[-1]
         return Prepared(stage=stage, entry=entry)
 

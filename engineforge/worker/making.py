@@ -4,8 +4,11 @@ takes a request and gives an answer, both plain JSON."""
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,9 +43,10 @@ def import_(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def export(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Make an ONNX model of a source in `scratch`, and keep it in the folder `out`."""
+    """Make an ONNX model of a source in `scratch`, and keep it in the folder `out`; what was warned
+    of on the way is in `notes`."""
     from engineforge.spec.sources import NetworkSource
-    from engineforge.stages.sources import MODEL, exported, exporters
+    from engineforge.stages.sources import MODEL, exporters
     from engineforge.worker.wire import read_axes
 
     made = Path(request["scratch"]) / "exported"
@@ -50,27 +54,90 @@ def export(request: Mapping[str, Any]) -> dict[str, Any]:
     source = exporters.read_source(request["source"])
     if isinstance(source, NetworkSource):
         raise RuntimeError("a network definition is not exported")
-    exporters.export(
-        source,
-        folder=Path(request["folder"]),
-        files=[Path(each) for each in request["files"]],
-        inputs=read_axes(request["inputs"]),
-        out=made,
-    )
-    exported.keep(made / MODEL, Path(request["out"]))
-    return {"peak_memory": peak_memory()}
+    with _warnings() as notes, _reads_only(request["folder"], request["files"]):
+        exporters.export(
+            source,
+            folder=Path(request["folder"]),
+            files=[Path(each) for each in request["files"]],
+            inputs=read_axes(request["inputs"]),
+            out=made,
+        )
+    _keep(made / MODEL, Path(request["out"]), request["called"])
+    return {"peak_memory": peak_memory(), "notes": notes}
+
+
+@contextlib.contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """What this package's own code warns of meanwhile."""
+    found: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    logger, handler = logging.getLogger("engineforge"), Kept(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def _reads_only(folder: str, files: Sequence[str]) -> Iterator[None]:
+    """SourceFailed where a file beside the spec was read that no key has: a change of that would
+    go unseen."""
+    from engineforge.stages.sources import SourceFailed
+
+    beside, known = os.path.realpath(folder), {os.path.realpath(each) for each in files}
+    read: dict[str, None] = {}
+    watching = True
+
+    def heard(event: str, arguments: tuple[Any, ...]) -> None:
+        # A hook cannot be taken out again.
+        if watching and event == "open" and isinstance(arguments[0], str):
+            read.setdefault(arguments[0])
+
+    sys.addaudithook(heard)
+    try:
+        yield
+    finally:
+        watching = False
+    for each in read:
+        path = os.path.realpath(each)
+        inside = path.startswith(beside + os.sep) and not path.endswith((".py", ".pyc"))
+        if inside and path not in known and os.path.isfile(path):  # noqa: PTH113 - as it was said
+            name = os.path.relpath(path, beside)
+            raise SourceFailed(
+                f"'{name}' was read, and a change of that would go unseen",
+                hint=f"name it beside the function: files: [{name}], or under 'weights'",
+            )
+
+
+def _keep(model: Path, out: Path, called: str) -> None:
+    """Keep a model that was made, if it is a sound one; SourceFailed, by what it is called."""
+    from engineforge.stages.sources import MODEL, SourceFailed, exported, onnx
+
+    if not model.is_file():
+        raise SourceFailed(f"the {called} was exported to no file")
+    try:
+        exported.keep(model, out)
+        onnx.inspect(out / MODEL)
+    except onnx.ModelError as error:
+        said = error.args[0].replace(f"'{MODEL}'", "what came out")
+        raise SourceFailed(f"the {called} gives no sound ONNX model: {said}") from error
 
 
 def prepare(request: Mapping[str, Any]) -> dict[str, Any]:
     """Prepare a model in `scratch`, and keep it in the folder `out`."""
     from engineforge.spec.sources import Preparation
-    from engineforge.stages.sources import MODEL, exported, preparation
+    from engineforge.stages.sources import MODEL, preparation
 
     made = Path(request["scratch"]) / "prepared"
     made.mkdir()
     preparation.prepare(Path(request["model"]), Preparation(**request["prepare"]), out=made)
-    exported.keep(made / MODEL, Path(request["out"]))
-    return {"peak_memory": peak_memory()}
+    _keep(made / MODEL, Path(request["out"]), request["called"])
+    return {"peak_memory": peak_memory(), "notes": []}
 
 
 def patterns(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +206,9 @@ def build(request: Mapping[str, Any]) -> dict[str, Any]:
 def _definition(given: Mapping[str, Any] | None) -> Iterator[Definition | None]:
     """The function that fills the network of a build, where there is no model."""
     from engineforge.backends import BuildError, Definition
+    from engineforge.samples.imports import Packages
     from engineforge.samples.user_code import UserCode
+    from engineforge.stages.sources.exporters import DEFINING_WITH
 
     if given is None:
         yield None
@@ -151,10 +220,25 @@ def _definition(given: Mapping[str, Any] | None) -> Iterator[Definition | None]:
         [Path(each) for each in given["files"]],
         raises=BuildError,
         listed="under 'network'",
+        packages=Packages(named=tuple(given.get("packages", ())), own=DEFINING_WITH),
     )
-    with user.imported() as function, user.running():
+    with user.imported() as function:
+
+        @functools.wraps(function)
+        def fill(*given: object, **named: object) -> None:
+            with user.running():
+                try:
+                    function(*given, **named)
+                except (Exception, SystemExit) as error:
+                    # `define` says more of it than `running` would.
+                    raised = error
+                else:
+                    return
+            raise raised
+
+        # What else fails in a build is not the function's fault: nothing but the call runs as its.
         yield Definition(
-            function=function,
+            function=fill,
             weights=None if given["weights"] is None else folder / given["weights"],
             arguments=given["arguments"],
             inputs={name: tuple(dims) for name, dims in given["inputs"].items()},

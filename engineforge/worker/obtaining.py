@@ -3,6 +3,7 @@ entry of its own."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from engineforge.store.local import Entry
 from engineforge.store.manifest import Manifest
 from engineforge.worker.entries import Made
 from engineforge.worker.job import SourceJob, StageFailed, ToolMissing
-from engineforge.worker.outcome import Moved, Started
+from engineforge.worker.outcome import Moved, Noted, Started
 from engineforge.worker.stage import Stage
 
 SOURCE, PREPARED = "source", "prepared"
@@ -41,6 +42,7 @@ def prepared_key(job: SourceJob, digests: tuple[Digest, ...]) -> PreparedKey:
         model=digests[0],
         external=digests[1:],
         prepare=job.prepare,
+        outputs=tuple(job.prepare.outputs),
         versions=exporters.versions_to_prepare(job.prepare),
     )
 
@@ -89,7 +91,7 @@ class Obtaining:
                 "files": [str(each) for each in job.files],
                 "inputs": {name: document(each) for name, each in job.inputs.items()},
             }
-            self._ask(job, request, staged)
+            self._ask(job, request, staged, SOURCE)
             return self._made(job, {"started": started.isoformat(timespec="seconds")})
 
         return self._stage.obtain(job.label, SOURCE, job.key, make).entry
@@ -100,16 +102,39 @@ class Obtaining:
             wanted = {MODEL: source.model, **{each.name: each for each in source.external}}
             for name, file in wanted.items():
                 self._fetch(file, staged / name, self._told(job))
+            self._must_be_sound(job, source, staged / MODEL)
             return self._made(job, {"from": [each.shown for each in wanted.values()]})
 
         return make
 
     def _told(self, job: SourceJob) -> Callable[[int, int], None]:
+        began, most = time.monotonic(), self._stage.conditions.timeout
+
         def told(done: int, total: int) -> None:
             self._stage.running.go_on()
+            if most is not None and time.monotonic() - began > most:
+                raise StageFailed(SOURCE, f"the download took more than {most:g} s; it is resumed")
             self._stage.tell(Moved(job.label, "downloading", done, total))
 
         return told
+
+    def _must_be_sound(self, job: SourceJob, source: UrlSource, model: Path) -> None:
+        """What is behind a link may be a page about the file."""
+        with self._stage.session.staged() as scratch:
+            request = {"op": "inspect", "model": model}
+            try:
+                self._stage.ask_about(
+                    f"inspect {job.label}", SOURCE, request, scratch / "inspect.log", memory=_MEMORY
+                )
+            except StageFailed as failure:
+                said = failure.error.partition("\nhint:")[0].replace(f"'{MODEL}'", "it")
+                raise StageFailed(
+                    SOURCE,
+                    f"'{source.model.shown}' is no sound ONNX model: {said}\n"
+                    "hint: link to the file itself, such as hf://org/repo/path, not to a page "
+                    "about it",
+                    failure.log,
+                ) from failure
 
     def _prepared(self, job: SourceJob, model: Path, digests: tuple[Digest, ...]) -> Entry:
         prepare = job.prepare
@@ -118,28 +143,32 @@ class Obtaining:
             if prepare is not None and (why := exporters.missing_to_prepare(prepare)) is not None:
                 raise ToolMissing(why)
             self._stage.tell(Started(job.label, "preparing"))
-            self._ask(job, {"op": "prepare", "model": model, "prepare": document(prepare)}, staged)
+            request = {"op": "prepare", "model": model, "prepare": document(prepare)}
+            self._ask(job, request, staged, PREPARED)
             return self._made(job, {})
 
         return self._stage.obtain(job.label, PREPARED, prepared_key(job, digests), make).entry
 
-    def _ask(self, job: SourceJob, request: Mapping[str, object], staged: Path) -> None:
+    def _ask(self, job: SourceJob, request: Mapping[str, object], staged: Path, stage: str) -> None:
         log = staged / "export.log"
         name = f"{request['op']} {job.label}"
         with self._stage.session.staged() as scratch:
             most = self._stage.conditions.memory
-            asked = {**request, "out": staged, "scratch": scratch, "memory": most}
-            more = {**_ENVIRONMENT, "KERAS_HOME": str(scratch)}
+            asked = {
+                **request,
+                "called": job.called,
+                "out": staged,
+                "scratch": scratch,
+                "memory": most,
+            }
+            more = {**_ENVIRONMENT, "KERAS_HOME": str(scratch.absolute())}
             try:
-                self._stage.ask_about(name, SOURCE, asked, log, memory=_MEMORY, more=more)
+                answer = self._stage.ask_about(name, stage, asked, log, memory=_MEMORY, more=more)
             finally:
-                self._unchanged(job)
-        if not (staged / MODEL).is_file():
-            raise StageFailed(SOURCE, f"the {job.called} was exported to no file")
-
-    def _unchanged(self, job: SourceJob) -> None:
-        for path, (_, stat) in job.files.items():
-            self._stage.must_be(path, stat, SOURCE)
+                for path, (_, stat) in job.files.items():
+                    self._stage.must_be(path, stat, stage)
+        for note in answer["notes"]:
+            self._stage.tell(Noted(job.label, note))
 
     def _made(self, job: SourceJob, more: Mapping[str, object]) -> Made:
         versions = exporters.installed(job.source, job.prepare)

@@ -59,7 +59,12 @@ def read_data(raw: Mapping[str, Any]) -> DataSet:
 
 def read_axes(raw: Mapping[str, Any]) -> dict[str, InputAxes]:
     return {
-        name: InputAxes(type=each["type"], dims=tuple(each["dims"]), example=tuple(each["example"]))
+        name: InputAxes(
+            type=each["type"],
+            dims=tuple(each["dims"]),
+            example=tuple(each["example"]),
+            batch=each["batch"],
+        )
         for name, each in raw.items()
     }
 

@@ -71,6 +71,9 @@ class Layer:
     def set_output_type(self, index: int, dtype: Any) -> None:  # noqa: ANN401
         self.output_types[index] = dtype
 
+    def get_output_type(self, index: int) -> Any:  # noqa: ANN401
+        return self.output_types.get(index, self.outputs[index].dtype)
+
     def output_type_is_set(self, index: int) -> bool:
         return index in self.output_types
 

@@ -172,6 +172,73 @@ def test_the_engine_holds_the_weights_that_the_file_has(tmp_path: Path) -> None:
     assert engine(_lenet_weights(seed=1)) != from_npz
 
 
+def _sets(what: str) -> Callable[..., None]:
+    """A network with one layer whose weights are set after it was made, and let go of."""
+
+    def build_it(network: Any, trt: Any, _: object) -> None:  # noqa: ANN401
+        x = network.add_input("image", trt.float32, (-1, 1, 28, 28))
+        zeros = np.zeros((32, 1, 5, 5), np.float32)
+        if what == "constant":
+            layer = network.add_constant((1, 1, 28, 28), np.zeros((1, 1, 28, 28), np.float32))
+            layer.weights = np.full((1, 1, 28, 28), 3.5, np.float32) * 2
+            out = layer.get_output(0)
+            out = network.add_elementwise(x, out, trt.ElementWiseOperation.SUM).get_output(0)
+        elif what == "scale":
+            layer = network.add_scale(x, trt.ScaleMode.UNIFORM)
+            layer.shift = np.full(1, 3.5, np.float32) * 2
+            out = layer.get_output(0)
+        elif what == "listed":
+            out = network.add_convolution_nd(x, 32, (5, 5), zeros).get_output(0)
+            layer = network[0]
+            layer.__class__ = trt.IConvolutionLayer
+            layer.kernel = np.full((32, 1, 5, 5), 3.5, np.float32) * 2
+        else:
+            layer = network.add_convolution_nd(x, 32, (5, 5), zeros)
+            layer.kernel = np.full((32, 1, 5, 5), 3.5, np.float32) * 2
+            layer.bias = np.full(32, 3.5, np.float32) * 2
+            out = layer.get_output(0)
+        network.mark_output(out)
+
+    return build_it
+
+
+def _others() -> list[Array]:
+    """Arrays that take what memory has become free, of the sizes that `_sets` uses."""
+    sizes = [(size, count) for size in (1, 32, 784, 800) for count in (200,)]
+    return [np.full(size, -99, np.float32) for size, count in sizes for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "attributes"),
+    [
+        ("convolution", "IConvolutionLayer", ("kernel", "bias")),
+        ("listed", "IConvolutionLayer", ("kernel",)),
+        ("constant", "IConstantLayer", ("weights",)),
+        ("scale", "IScaleLayer", ("shift",)),
+    ],
+)
+def test_weights_set_on_a_layer_stay_as_they_were(
+    what: str, kind: str, attributes: tuple[str, ...], build: Build
+) -> None:
+    build.define(_sets(what))
+    others = _others()
+    layer = build.network.get_layer(0)
+    layer.__class__ = getattr(build.trt, kind)
+    for attribute in attributes:
+        assert set(np.ravel(getattr(layer, attribute))) == {7.0}
+    assert others
+
+
+def test_the_engine_has_the_weights_that_were_set_on_a_layer(build: Build) -> None:
+    build.define(_sets("convolution"))
+    others = _others()
+    engine = np.float32(7).tobytes() * 25
+    plan = build.engine()
+    assert engine in plan
+    assert np.float32(-99).tobytes() * 25 not in plan
+    assert others
+
+
 def test_arguments_reach_the_function(build: Build) -> None:
     weights = _lenet_weights()
     weights["fc2.weight"], weights["fc2.bias"] = weights["fc2.weight"][:5], weights["fc2.bias"][:5]

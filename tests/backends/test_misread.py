@@ -35,6 +35,13 @@ def test_a_normalized_depthwise_convolution_whose_result_is_not_quantized_is_ref
     assert "more" not in str(caught.value)
 
 
+def test_the_advice_for_a_defined_network_is_an_edit_of_its_function() -> None:
+    with pytest.raises(BuildError, match="'dw'") as caught:
+        refuse_misread(trt, network("SCALE"), defined=True)
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("in the function, leave out the quantize and dequantize")
+
+
 def test_all_of_them_are_in_the_advice() -> None:
     made = network("SCALE")
     x = made.add("q2", "QUANTIZE", made.inputs[0], dtype=INT8)

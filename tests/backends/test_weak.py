@@ -197,6 +197,55 @@ def test_an_output_type_that_an_option_of_the_spec_set_stays_as_it_is() -> None:
     assert network.layers["conv"].output_types == {0: FLOAT}
 
 
+@pytest.mark.parametrize("how", ["precision", "output type"])
+@pytest.mark.parametrize(("dtype", "flag"), [(HALF, "FP16"), (INT8, "INT8")])
+def test_what_a_layer_was_told_brings_the_flag_of_that_type_and_constraints_that_are_obeyed(
+    how: str, dtype: object, flag: str
+) -> None:
+    network, config = Network(), Config()
+    network.add("conv", "CONVOLUTION", network.input("x"))
+    if how == "precision":
+        network.layers["conv"].precision = dtype
+    else:
+        network.layers["conv"].set_output_type(0, dtype)
+    found = enforce_types(trt, config, network, {})
+    assert found["flags"] == [flag, "OBEY_PRECISION_CONSTRAINTS"]
+    assert config.names == {flag, "OBEY_PRECISION_CONSTRAINTS"}
+
+
+def test_where_one_layer_was_told_fp16_the_others_stay_in_fp32() -> None:
+    network = Network()
+    x = network.add("conv", "CONVOLUTION", network.input("x"))
+    network.add("softmax", "SOFTMAX", x)
+    network.layers["conv"].precision = HALF
+    found = enforce_types(trt, Config(), network, {})
+    assert network.held() == {"conv": HALF, "softmax": FLOAT}
+    assert found["layers_held"] == {"FLOAT": 1}
+
+
+def test_a_layer_of_a_quantized_graph_that_was_told_fp32_is_obeyed() -> None:
+    network, config = quantized(dtype=FLOAT), Config()
+    network.layers["conv"].precision = FLOAT
+    enforce_types(trt, config, network, {})
+    assert config.names == {"INT8", "OBEY_PRECISION_CONSTRAINTS"}
+    assert network.held() == {"conv": FLOAT}
+
+
+def test_layers_that_were_told_fp32_need_no_flags_where_there_is_nothing_else() -> None:
+    network, config = Network(), Config()
+    network.add("conv", "CONVOLUTION", network.input("x"))
+    network.layers["conv"].precision = FLOAT
+    enforce_types(trt, config, network, {})
+    assert config.names == set()
+
+
+def test_a_spec_that_prefers_constraints_has_those_of_layers_preferred() -> None:
+    network, config = Network(), Config("PREFER_PRECISION_CONSTRAINTS")
+    network.add("conv", "CONVOLUTION", network.input("x"))
+    network.layers["conv"].precision = HALF
+    assert enforce_types(trt, config, network, {})["flags"] == ["FP16"]
+
+
 def test_a_precision_that_tensorrt_does_not_keep_is_an_error() -> None:
     network = mixed()
     network.layers["conv"].keeps = FLOAT

@@ -16,6 +16,7 @@ from engineforge.plan.keys import (
     EngineKey,
     EngineRecipe,
     LatencyKey,
+    NetworkKey,
     OnnxKey,
     PlanKey,
     PreparedKey,
@@ -44,6 +45,15 @@ _RECIPE = EngineRecipe(
     toolchain={"backend": "tensorrt_rtx", "version": "1.7.1.116", "cuda": "13"},
 )
 _ONNX = OnnxKey(canonical=1, model=digest_bytes(b"model"), external=(digest_bytes(b"weights"),))
+_NETWORK = NetworkKey(
+    defining=1,
+    function="build",
+    arguments="{}",
+    weights=".npz",
+    files=(digest_bytes(b"nets.py"),),
+    names=("nets.py",),
+    packages={"layers": "1.0"},
+)
 _PLAN = PlanKey(onnx=_ONNX, engine=_RECIPE)
 _SOURCE = SourceKey(
     exporting=1,
@@ -58,6 +68,7 @@ _PREPARED = PreparedKey(
     model=digest_bytes(b"model"),
     external=(digest_bytes(b"weights"),),
     prepare=Preparation(simplify=True),
+    outputs=("logits",),
     versions={"onnxslim": "0.1"},
 )
 _SAMPLES = SamplesRecipe(
@@ -127,9 +138,20 @@ _OTHERS: dict[type, dict[str, object]] = {
         "model": digest_bytes(b"other"),
         "external": (),
         "prepare": Preparation(infer_shapes=True),
+        "outputs": ("logits", "features"),
         "versions": {"onnxslim": "0.2"},
     },
     OnnxKey: {"format": 2, "canonical": 2, "model": digest_bytes(b"other"), "external": ()},
+    NetworkKey: {
+        "format": 2,
+        "defining": 2,
+        "function": "other",
+        "arguments": '{"width": 2}',
+        "weights": None,
+        "files": (),
+        "names": ("other.py",),
+        "packages": {"layers": "1.1"},
+    },
     EngineRecipe: {
         "profiles": (),
         "builder": {"tf32": False},
@@ -216,6 +238,7 @@ _OTHERS: dict[type, dict[str, object]] = {
 
 _KEYS = [
     _ONNX,
+    _NETWORK,
     _SOURCE,
     _PREPARED,
     _SAMPLES,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engineforge.backends import TYPING
 from engineforge.backends.gpu import GpuUnreadable, HostGpu
 from engineforge.project.plans import Selection
 from engineforge.project.project import Project
@@ -30,7 +31,7 @@ def test_the_rules_of_weak_typing_are_in_the_key_of_tensorrt_8_alone(forge: Forg
     forge.spec("targets", (forge.specs / "targets.yaml").read_text() + CLASSIC + old)
     forge.edit("net", "[ada]", "[ada, h200, old]")
     found = _toolchains(forge)
-    assert found["old"]["typing"] == 1
+    assert found["old"]["typing"] == TYPING
     assert "typing" not in found["h200"]
     assert "typing" not in found["ada"]
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
+from engineforge.digest import Digest
+from engineforge.project.plans import Selection
+from engineforge.project.project import Project
+from engineforge.store.index import History, Index
+from engineforge.store.uses import Ref
+from engineforge.worker.conditions import Conditions
+from engineforge.worker.outcome import Built
 from tests.conftest import Forge
+from tests.models import convnet
 
 pytest.importorskip("torch", reason="python -m pip install 'engineforge[pytorch]'")
 pytest.importorskip("onnxscript", reason="python -m pip install 'engineforge[pytorch]'")
@@ -166,3 +176,81 @@ def test_two_specs_of_one_module_export_it_once(torch_forge: Forge) -> None:
     result = torch_forge.build("-j", "2")
     assert set(result.outcomes().values()) <= {"built", "reused"}
     assert len(entries(torch_forge, "source")) == 1
+
+
+def test_an_accuracy_check_of_a_model_that_cannot_be_exported_fails(torch_forge: Forge) -> None:
+    edit(torch_forge, "    torch.manual_seed(0)", "    raise ValueError('no such width')")
+    torch_forge.edit(
+        "net", "variants:", "checks: {accuracy: {data: x.npz, max_relative_error: 0.1}}\nvariants:"
+    )
+    result = torch_forge.run("check", "specs", "--accuracy")
+    assert result.code == 1
+    assert "no such width" in result.err
+
+
+def test_the_rest_is_built_where_one_model_cannot_be_exported(torch_forge: Forge) -> None:
+    torch_forge.spec("other", _SPEC.replace("nets:make", "bad:make").replace("fp32:", "bad:"))
+    (torch_forge.specs / "bad.py").write_text("def make():\n    return 1 / 0\n")
+    stopped = torch_forge.build()
+    assert (stopped.code, stopped.outcomes()) == (1, {"fp32@ada": "skipped", "bad@ada": "failed"})
+    went_on = torch_forge.build("--keep-going")
+    assert (went_on.code, went_on.outcomes()) == (1, {"fp32@ada": "built", "bad@ada": "failed"})
+
+
+def test_why_an_export_failed_is_said_beside_the_problems_of_others(torch_forge: Forge) -> None:
+    torch_forge.spec("other", _SPEC.replace("nets:make", "bad:make").replace("fp32:", "bad:"))
+    (torch_forge.specs / "bad.py").write_text("def make():\n    return 1 / 0\n")
+    torch_forge.edit("net", "{precision: fp32}", "{precision: fp16, keep_fp32: [/no/such/node]}")
+    result = torch_forge.run("build", "specs")
+    assert result.code == 2
+    assert "ZeroDivisionError" in result.err
+    assert "/no/such/node" in result.err
+
+
+def test_an_export_that_is_collected_between_planning_and_building_is_taken_back(
+    torch_forge: Forge,
+) -> None:
+    torch_forge.run("build", "specs", "--prepare")
+    (exported,) = entries(torch_forge, "source")
+    with Project(torch_forge.specs, torch_forge.cache, os.environ) as project:
+        plan = project.plan([torch_forge.specs], Selection())
+        trash = Ref("source", Digest(f"sha256:{exported.name}")).trash(torch_forge.cache)
+        trash.parent.mkdir(parents=True)
+        exported.rename(trash)
+        (outcome,) = project.build(plan, conditions())
+    assert isinstance(outcome, Built), outcome
+    assert entries(torch_forge, "source") == [exported]
+
+
+def test_a_model_that_changes_while_it_is_planned_is_not_remembered_as_the_new_one(
+    forge: Forge,
+) -> None:
+    class Meanwhile(Index):
+        """Something writes the model once it was hashed, and before the plan is remembered."""
+
+        def history(self, label: str) -> History | None:
+            convnet(forge.model, channels=24)
+            return super().history(label)
+
+    forge.build()
+    forge.edit("net", "max: [8,", "max: [16,")
+    with Project(forge.specs, forge.cache, os.environ) as project:
+        project.index = Meanwhile(forge.cache)
+        plan = project.plan([forge.specs], Selection())
+        (outcome,) = project.build(plan, conditions())
+    changed = forge.changes()
+    assert "model 'net.onnx'" in changed["fp32@ada"], (outcome, changed)
+
+
+def conditions() -> Conditions:
+    return Conditions(
+        jobs=1,
+        keep_going=False,
+        timeout=None,
+        memory=None,
+        cold=False,
+        environment=os.environ,
+        about={},
+        now=lambda: datetime.now(timezone.utc),
+        observe=lambda _: None,
+    )

@@ -106,7 +106,7 @@ def test_keras(forge: Forge, way: str) -> None:
         source = "{saved_model: net}"
     text = _CONVNET.replace("SOURCE", f"{{tensorflow: {source}}}").replace("DIMS", "32, 32, 3")
     forge.spec("net", text)
-    result = forge.build()
+    result = forge.build("--cache", "cache")
     assert result.outcomes() == _BUILT, result.err
     for batch in (1, 5, 8):
         (found,) = outputs(forge, {"image": images[:batch]})

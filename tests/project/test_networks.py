@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from engineforge.digest import document
+from engineforge.worker import making
+from tests.backends.test_options import target
 from tests.conftest import Forge
 
 _LENET = """\
@@ -71,6 +76,11 @@ def test_each_of_its_files_is_in_the_key_and_named(network: Forge, what: str) ->
     assert network.build().outcomes() == _BUILT
 
 
+def test_there_is_nothing_to_prepare_of_it(network: Forge) -> None:
+    result = network.build("--prepare")
+    assert (result.code, result.outcomes()) == (0, {"fp32@ada": "skipped"})
+
+
 def test_its_arguments_are_in_the_key(network: Forge) -> None:
     network.build()
     network.edit("net", "files:", "arguments: {scale: 0.1}, files:")
@@ -90,6 +100,42 @@ def test_what_it_raises_is_told_with_its_line(network: Forge) -> None:
     (network.specs / "lenet.py").write_text(_LENET.replace('weights["b"]', 'weights["bias"]'))
     (variant,) = network.build().json["variants"]
     assert "lenet.py:6: 'lenet.npz' has no array 'bias'" in variant["error"]
+
+
+def test_a_bug_of_the_build_is_not_put_down_to_it(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("def build(network, trt, weights): pass\n")
+    request = {
+        "model": tmp_path / "none.onnx",
+        "profiles": [{"x": {"shape": {"no such bound": [1]}}}],
+        "builder": {},
+        "target": document(target("tensorrt_rtx", "1.7.1.116")),
+        "engine": tmp_path / "model.engine",
+        "gpu": None,
+        "network": {
+            "function": "net:build",
+            "arguments": {},
+            "weights": None,
+            "folder": tmp_path,
+            "files": [],
+            "inputs": {},
+        },
+    }
+    with pytest.raises(TypeError, match="no such bound"):
+        making.build(request)
+
+
+def test_weights_that_are_set_on_a_layer_are_those_of_the_engine(network: Forge) -> None:
+    later = """
+    conv.kernel = np.full((WIDTH, 1, 3, 3), 3.5, np.float32) * 2
+    del conv
+    others = [np.full((WIDTH, 1, 3, 3), -99, np.float32) for _ in range(100)]
+"""
+    (network.specs / "lenet.py").write_text(f"import numpy as np\n{_LENET}{later}")
+    assert network.build().outcomes() == _BUILT
+    (engine,) = network.engines()
+    plan = engine.read_bytes()
+    assert np.float32(7).tobytes() * 9 in plan
+    assert np.float32(-99).tobytes() * 9 not in plan
 
 
 @pytest.mark.parametrize(

@@ -134,3 +134,22 @@ def test_locked_refuses_a_lock_file_that_says_more_than_the_specs(
         unused = served.run("build", "specs", "--locked")
     assert unused.code == 2
     assert "no spec names" in unused.err
+
+
+def test_the_order_of_outputs_is_in_the_key(forge: Forge) -> None:
+    names = [node.output[0] for node in onnx.load(forge.model).graph.node]
+    prepare(forge, f"{{outputs: ['{names[-1]}', '{names[0]}']}}")
+    assert forge.build().outcomes() == _BUILT
+    forge.edit("net", f"['{names[-1]}', '{names[0]}']", f"['{names[0]}', '{names[-1]}']")
+    assert forge.build().outcomes() == _BUILT
+    assert len(entries(forge, "prepared")) == 2
+
+
+def test_external_data_cannot_take_the_place_of_the_model(served: Forge) -> None:
+    pins = f"sha256: {'a' * 64}"
+    external = f"external: [{{url: 'https://example.org/model.onnx', {pins}}}]"
+    source = f"url: 'https://example.org/net.onnx', {pins}, {external}"
+    served.spec("net", SPEC.replace("path: models/net.onnx", source))
+    result = served.run("plan", "specs")
+    assert result.code == 2
+    assert "there is a file 'model.onnx' beside it already" in result.err

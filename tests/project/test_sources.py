@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from engineforge.project.sources import BadAxes, axes
+from engineforge.digest import Digest, digest_value
+from engineforge.project.sources import BadAxes, Found, Sources, axes, network_key
+from engineforge.spec.lock import Lock
 from engineforge.spec.model import InputRange, Profile, ShapeRange
-from engineforge.spec.sources import InputAxes, PytorchSource, TensorflowSource
+from engineforge.spec.sources import (
+    InputAxes,
+    ModelSource,
+    NetworkSource,
+    PytorchSource,
+    SklearnSource,
+    Source,
+    TensorflowSource,
+)
+from engineforge.store.index import Index
+from engineforge.store.local import LocalStore
+from engineforge.worker.job import Files, SourceJob
 
 
 def profile(**inputs: tuple[list[int], list[int], list[int]]) -> Profile:
@@ -22,7 +37,7 @@ _MODULE = PytorchSource(module="nets:make")
 
 def test_an_axis_that_varies_is_told_without_a_size() -> None:
     found = axes(_MODULE, [_BATCHES])
-    assert found == {"x": InputAxes(type="float32", dims=(None, 3), example=(4, 3))}
+    assert found == {"x": InputAxes(type="float32", dims=(None, 3), example=(4, 3), batch=True)}
 
 
 def test_an_axis_varies_too_where_two_variants_have_it_otherwise() -> None:
@@ -40,6 +55,73 @@ def test_a_batch_of_1_is_exported_with_2_as_exporters_fix_a_size_of_1() -> None:
     assert found["x"].example == (2, 3)
 
 
+@pytest.mark.parametrize(
+    ("ranges", "example"),
+    [
+        ([(1, 4, 8), (1, 2, 8)], 2),
+        ([(1, 8, 8), (1, 1, 4)], 8),
+        ([(1, 1, 1), (1, 1, 4)], 2),
+        ([(1, 1, 1), (8, 8, 8)], 8),
+    ],
+    ids=["the smallest", "but 1", "else 2", "not outside of all profiles"],
+)
+def test_an_example_is_the_same_in_any_order_of_profiles(
+    ranges: list[tuple[int, int, int]], example: int
+) -> None:
+    given = [profile(x=([low, 3], [at, 3], [high, 3])) for low, at, high in ranges]
+    for each in (given, given[::-1]):
+        assert axes(_MODULE, each)["x"].example == (example, 3)
+
+
+_OTHER_EXAMPLE = profile(x=([1, 3], [2, 3], [8, 3]))
+_ONE, _TWO = ([1, 3], [2, 3], [8, 3]), ([1, 3], [4, 3], [8, 3])
+
+
+@pytest.mark.parametrize(
+    ("source", "one", "two", "same"),
+    [
+        (_MODULE, _BATCHES, _OTHER_EXAMPLE, False),
+        (PytorchSource(torchscript="m.pt"), _BATCHES, _OTHER_EXAMPLE, False),
+        (PytorchSource(program="m.pt2"), _BATCHES, _OTHER_EXAMPLE, True),
+        (PytorchSource(program="m.pt2"), profile(x=_ONE, y=_ONE), profile(x=_ONE, y=_TWO), False),
+        (TensorflowSource(keras="m.keras"), _BATCHES, _OTHER_EXAMPLE, True),
+        (SklearnSource(model="m.pkl"), _BATCHES, _OTHER_EXAMPLE, True),
+    ],
+    ids=["module", "torchscript", "program", "program, no batch", "tensorflow", "sklearn"],
+)
+def test_an_example_is_in_the_key_of_what_it_shapes(
+    source: Source, one: Profile, two: Profile, same: bool, tmp_path: Path
+) -> None:
+    for name in ("nets.py", "m.pt", "m.pt2", "m.keras", "m.pkl"):
+        (tmp_path / name).touch()
+    assert (key(source, tmp_path, one) == key(source, tmp_path, two)) is same
+
+
+def test_files_that_change_names_are_another_network(tmp_path: Path) -> None:
+    for name in ("nets.py", "one.py", "two.py"):
+        (tmp_path / name).write_text(name)
+    source = NetworkSource(function="nets:build", files=("one.py", "two.py"))
+    found = sources(tmp_path).find("s", ModelSource(source=source), tmp_path, [])
+    assert isinstance(found, Found)
+    other = NetworkSource(function="nets:build", files=("two.py", "one.py"))
+    assert network_key(source, found.files) != network_key(other, found.files)
+
+
+def sources(folder: Path) -> Sources:
+    def inspected(path: Path) -> Files:
+        raise AssertionError(path)
+
+    index = Index(folder / "cache")
+    store = LocalStore(folder / "cache")
+    return Sources(store=store, index=index, lock=Lock(), locked=(), inspected=inspected)
+
+
+def key(source: Source, folder: Path, given: Profile) -> Digest:
+    found = sources(folder).find("s", ModelSource(source=source), folder, [given])
+    assert isinstance(found, SourceJob)
+    return digest_value(found.key)
+
+
 def test_an_example_lies_within_the_profile() -> None:
     found = axes(_MODULE, [profile(x=([0, 3], [1, 3], [1, 3]))])
     assert found["x"].example == (1, 3)
@@ -49,6 +131,16 @@ def test_element_types_are_those_of_the_source() -> None:
     source = PytorchSource(module="nets:make", inputs={"ids": "int64"})
     found = axes(source, [profile(ids=([1, 8], [2, 8], [4, 8]), x=([1, 3], [2, 3], [4, 3]))])
     assert [each.type for each in found.values()] == ["int64", "float32"]
+
+
+def test_the_batch_is_what_varies_alike_in_all_inputs() -> None:
+    alike = profile(a=([1, 8], [2, 8], [4, 8]), b=([1, 3], [2, 3], [4, 3]))
+    assert [each.batch for each in axes(_MODULE, [alike]).values()] == [True, True]
+
+
+def test_two_axes_of_one_size_and_other_bounds_are_no_batch() -> None:
+    query_and_gallery = profile(a=([1, 8], [2, 8], [4, 8]), b=([1, 8], [2, 8], [100, 8]))
+    assert [each.batch for each in axes(_MODULE, [query_and_gallery]).values()] == [False, False]
 
 
 def test_inputs_keep_the_order_of_the_spec() -> None:

@@ -7,10 +7,13 @@ import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from importlib import metadata
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engineforge.samples import BadSamples, data_files
+from engineforge.samples.imports import Packages, is_editable, normal, required
 from engineforge.spec.model import PythonFunction
 from engineforge.spec.sources import (
     InputAxes,
@@ -104,6 +107,9 @@ _KINDS: Mapping[str, type[Framework | NetworkSource]] = {
     **{each.kind: source for source, each in _EXPORTERS.items()},
     "network": NetworkSource,
 }
+DEFINING_WITH = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx", "numpy")
+"""What a function that fills a network is given: its version is in the key of the engine."""
+
 _PREPARING = (_ONNX,)
 _SIMPLIFYING = (
     Package(names=("onnxslim",), series="0.1"),
@@ -141,12 +147,40 @@ def versions_to_prepare(prepare: Preparation) -> dict[str, str]:
 
 def installed(source: Source, prepare: Preparation | None) -> dict[str, str]:
     """The exact versions that are here of all that takes part."""
-    found = dict(packages.installed(exporter(source).packages)) if _is_framework(source) else {}  # type: ignore[arg-type]
+    made = exporter(source).packages if isinstance(source, Framework) else ()
+    found = dict(packages.installed(made))
     return found | (dict(packages.installed(_preparing(prepare))) if prepare else {})
 
 
-def _is_framework(source: Source) -> bool:
-    return isinstance(source, Framework)
+def importable(source: PytorchSource | NetworkSource) -> Packages:
+    """What the function of a source may import of what is installed."""
+    if isinstance(source, NetworkSource):
+        return Packages(named=source.packages, own=DEFINING_WITH)
+    names = (name for each in exporter(source).packages for name in each.names)
+    return Packages(named=source.packages, own=(*names, "numpy"))
+
+
+def package_versions(source: Source) -> dict[str, str]:
+    """The exact versions, as they are here, of the packages that a source names, and of what these
+    require beyond what exports anyway. SourceMissing where one is not here."""
+    if not isinstance(source, PytorchSource | NetworkSource) or not source.packages:
+        return {}
+    for name in source.packages:
+        try:
+            editable = is_editable(name)
+        except metadata.PackageNotFoundError as error:
+            hint = f"python -m pip install {name}"
+            raise SourceMissing(f"the package '{name}' is not installed here", hint=hint) from error
+        if editable:
+            raise SourceMissing(
+                f"the package '{name}' is installed as editable, so that its version does not say "
+                "what it is",
+                hint="install it without '-e', or put its modules beside the spec, into 'files'",
+            )
+    named = {normal(each) for each in source.packages}
+    own = required(importable(source).own)
+    found = required(source.packages)
+    return {name: found[name] for name in found if name in named or name not in own}
 
 
 def _preparing(prepare: Preparation) -> Sequence[Package]:
@@ -223,6 +257,8 @@ def recipe(source: Framework, folder: Path, files: Sequence[Path]) -> dict[str, 
             if source.module is not None:
                 how["from"] = "module"
                 how["function"] = source.module.rpartition(":")[2]
+                how["names"] = module_names(source, files)
+                how["packages"] = package_versions(source)
                 how["arguments"] = json.dumps(
                     source.arguments, sort_keys=True
                 )  # it may hold floats
@@ -238,6 +274,21 @@ def recipe(source: Framework, folder: Path, files: Sequence[Path]) -> dict[str, 
     opset = source.opset or exporter(source).opset
     shared = {"outputs": list(source.outputs), "opset": opset, "trust": source.trust}
     return {**how, **shared}
+
+
+def module_names(source: PytorchSource | NetworkSource, files: Sequence[Path]) -> list[str]:
+    """What the files of a function's module are called, wherever they are: `import` goes by that.
+    `files` are those of the source. First the module's own, below the folder that it is imported
+    from, then those that the spec lists."""
+    function = source.function if isinstance(source, NetworkSource) else source.module or ""
+    first = files[0]
+    depth = function.partition(":")[0].count(".") + (first.name == "__init__.py")
+    root = first.parents[depth]
+    packages = takewhile(
+        lambda each: each.name == "__init__.py" and each.parent in first.parents, files[1:]
+    )
+    own = [each.relative_to(root).as_posix() for each in (first, *packages)]
+    return [*own, *(str(PurePosixPath(each)) for each in source.files)]
 
 
 def write_source(source: Source) -> dict[str, Any]:

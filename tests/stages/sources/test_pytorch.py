@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pickle
+import random
 import subprocess
 import sys
 import warnings
@@ -24,6 +25,7 @@ from engineforge.spec.sources import InputAxes, PytorchSource
 from engineforge.stages.sources import SourceFailed, onnx
 from engineforge.stages.sources.exporters import files_of
 from engineforge.stages.sources.pytorch.export import export
+from tests.samples.packages import install
 from tests.stages.sources.torch_nets import CONVNET, TRANSFORMER, Net, made, write
 
 torch = pytest.importorskip("torch", reason="python -m pip install 'engineforge[pytorch]'")
@@ -36,10 +38,12 @@ Dim = Any
 Json = Any
 Value = Any
 
-IMAGE = {"image": InputAxes(type="float32", dims=(None, 3, 32, 32), example=(4, 3, 32, 32))}
+IMAGE = {
+    "image": InputAxes(type="float32", dims=(None, 3, 32, 32), example=(4, 3, 32, 32), batch=True)
+}
 TEXT = {
-    "ids": InputAxes(type="int64", dims=(None, None), example=(4, 16)),
-    "mask": InputAxes(type="float32", dims=(None, None), example=(4, 16)),
+    "ids": InputAxes(type="int64", dims=(None, None), example=(4, 16), batch=True),
+    "mask": InputAxes(type="float32", dims=(None, None), example=(4, 16), batch=True),
 }
 NETS: Mapping[str, tuple[str, dict[str, InputAxes]]] = {
     "convnet": (CONVNET, IMAGE),
@@ -51,7 +55,7 @@ def x(
     *dims: int | None, example: Sequence[int] | None = None, kind: str = "float32"
 ) -> dict[str, InputAxes]:
     shape = tuple(example or (4 if each is None else each for each in dims))
-    return {"x": InputAxes(type=kind, dims=dims, example=shape)}
+    return {"x": InputAxes(type=kind, dims=dims, example=shape, batch=dims[0] is None)}
 
 
 def run(source: PytorchSource, folder: Path, inputs: Mapping[str, InputAxes], out: Path) -> Path:
@@ -227,6 +231,55 @@ class TestModule:
         run(module(tmp_path, CONVNET), tmp_path, IMAGE, tmp_path / "out")
         assert torch.equal(before, torch.random.get_rng_state())
 
+    @pytest.mark.parametrize(
+        "numbers",
+        ["[random.random() for _ in range(4)]", "np.random.rand(4)", "torch.rand(4)"],
+        ids=["random", "NumPy", "PyTorch"],
+    )
+    @pytest.mark.parametrize("late", [True, False], ids=["called", "imported"])
+    def test_is_the_same_each_time_whatever_its_numbers_come_from(
+        self, numbers: str, late: bool, tmp_path: Path
+    ) -> None:
+        text = (
+            "import random\nimport numpy as np\n"
+            + forward("return x + self.w.to(x.dtype)")
+            + f"MADE = {numbers}\n"
+            + "def make():\n    net = Net()\n"
+            + f"    made = {numbers if late else 'MADE'}\n"
+            + "    net.register_buffer('w', torch.as_tensor(made, dtype=torch.float32))\n"
+            + "    return net\n"
+        )
+        source = module(tmp_path, text)
+        one = run(source, tmp_path, x(None, 4), tmp_path / "one")
+        random.random(), np.random.rand(), torch.rand(1)
+        two = run(source, tmp_path, x(None, 4), tmp_path / "two")
+        assert canonical(one) == canonical(two)
+
+    def test_leaves_the_random_states_of_python_and_numpy_as_they_were(
+        self, tmp_path: Path
+    ) -> None:
+        before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
+        text = CONVNET + "\nimport random, numpy\nrandom.random(), numpy.random.rand()\n"
+        run(module(tmp_path, text), tmp_path, IMAGE, tmp_path / "out")
+        assert before == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]
+
+    def test_imports_no_package_that_is_not_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        install(tmp_path / "site", "blocks-ef", CONVNET)
+        monkeypatch.syspath_prepend(tmp_path / "site")
+        text = "from blocks_ef import make\n"
+        named = module(tmp_path, text, packages=("blocks-ef",))
+        said_ = problem(module(tmp_path, text), tmp_path, IMAGE)
+        assert said_.endswith("hint: name it under 'pytorch': packages: [blocks-ef]")
+        del sys.modules["blocks_ef"]
+        run(named, tmp_path, IMAGE, tmp_path / "named")
+        del sys.modules["blocks_ef"]
+
+    def test_may_import_what_exports_anyway(self, tmp_path: Path) -> None:
+        text = "import onnx, onnxscript, safetensors.torch, numpy, sympy, networkx, jinja2\n"
+        run(module(tmp_path, text + CONVNET), tmp_path, IMAGE, tmp_path / "out")
+
     def test_takes_arguments(self, tmp_path: Path) -> None:
         source = module(tmp_path, CONVNET, arguments={"width": 8})
         model = onnx.read_model(run(source, tmp_path, IMAGE, tmp_path / "out"))
@@ -249,13 +302,13 @@ class TestModule:
         write(tmp_path, CONVNET, "blocks.py")
         assert problem(module(tmp_path, "from blocks import make\n"), tmp_path, IMAGE) == (
             "'nets:make' imports 'blocks.py', and a change of that would go unseen\n"
-            "hint: name it beside 'module': files: [blocks.py]"
+            "hint: name it under 'pytorch': files: [blocks.py]"
         )
 
     @pytest.mark.parametrize("way", ["module", "program", "torchscript"])
     def test_takes_inputs_by_name_in_any_order(self, tmp_path: Path, way: str) -> None:
         text = forward("return x - 2 * y", "x, y")
-        axes = InputAxes(type="float32", dims=(None,), example=(4,))
+        axes = InputAxes(type="float32", dims=(None,), example=(4,), batch=True)
         source, inputs = module(tmp_path, text), {"x": axes, "y": axes}
         if way == "program":
             free = torch.export.Dim.DYNAMIC
@@ -266,16 +319,30 @@ class TestModule:
         one, two = np.ones(3, np.float32), np.full(3, 5, np.float32)
         assert outputs(model, {"x": one, "y": two})[0].tolist() == [-9, -9, -9]
 
-    def test_takes_inputs_by_position_under_names_of_the_spec(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("way", ["module", "program", "torchscript"])
+    def test_never_guesses_which_of_two_inputs_is_which(self, tmp_path: Path, way: str) -> None:
         text = forward("return x - 2 * y", "x, y")
-        axes = InputAxes(type="float32", dims=(None,), example=(4,))
-        model = run(module(tmp_path, text), tmp_path, {"p": axes, "q": axes}, tmp_path / "out")
-        one, two = np.ones(3, np.float32), np.full(3, 5, np.float32)
-        assert outputs(model, {"p": one, "q": two})[0].tolist() == [-9, -9, -9]
+        axes = InputAxes(type="float32", dims=(None,), example=(4,), batch=True)
+        source, inputs = module(tmp_path, text), {"x": axes, "y": axes}
+        if way == "program":
+            free = torch.export.Dim.DYNAMIC
+            source = program_of(tmp_path, made(text), inputs, {0: free}, {0: free})
+        if way == "torchscript":
+            source = traced(tmp_path, made(text), torch.zeros(4), torch.zeros(4))
+        said_ = problem(source, tmp_path, {"y": axes, "image": axes})
+        assert "inputs" in said_
+        assert "(y, image)" in said_
+        assert "(x, y)" in said_
+
+    def test_a_single_input_may_have_another_name(self, tmp_path: Path) -> None:
+        axes = InputAxes(type="float32", dims=(None,), example=(4,), batch=True)
+        source = module(tmp_path, forward("return x + 1", "x"))
+        model = run(source, tmp_path, {"image": axes}, tmp_path / "out")
+        assert outputs(model, {"image": np.ones(3, np.float32)})[0].tolist() == [2, 2, 2]
 
     def test_takes_inputs_by_position_of_any_number(self, tmp_path: Path) -> None:
         text = forward("return first + sum(rest)", "first, *rest")
-        axes = InputAxes(type="float32", dims=(None,), example=(4,))
+        axes = InputAxes(type="float32", dims=(None,), example=(4,), batch=True)
         inputs = dict.fromkeys(("a", "b", "c"), axes)
         model = run(module(tmp_path, text), tmp_path, inputs, tmp_path / "out")
         assert outputs(model, dict.fromkeys(inputs, np.ones(3, np.float32)))[0].tolist() == [3] * 3
@@ -304,7 +371,7 @@ class TestModule:
 
     def test_in_float16(self, tmp_path: Path) -> None:
         text = CONVNET.replace("return Net(width)", "return Net(width).half()")
-        axes = InputAxes(type="float16", dims=(None, 3, 32, 32), example=(4, 3, 32, 32))
+        axes = InputAxes(type="float16", dims=(None, 3, 32, 32), example=(4, 3, 32, 32), batch=True)
         model = run(module(tmp_path, text), tmp_path, {"image": axes}, tmp_path / "out")
         assert onnx.read_model(model).graph.input[0].type.tensor_type.elem_type == 10
 
@@ -334,7 +401,7 @@ class TestAxes:
         assert dims(model)["ids"] == dims(model)["mask"] == ["batch", "ids_1"]
 
     def test_axes_of_two_inputs_with_one_size_may_differ(self, tmp_path: Path) -> None:
-        axes = InputAxes(type="float32", dims=(None, None), example=(4, 16))
+        axes = InputAxes(type="float32", dims=(None, None), example=(4, 16), batch=True)
         text = forward("return q.sum(1), k.sum(1)", "q, k")
         model = run(module(tmp_path, text), tmp_path, {"q": axes, "k": axes}, tmp_path / "out")
         assert dims(model)["q"] == ["batch", "q_1"]
@@ -669,8 +736,8 @@ class TestFails:
     def test_inputs_that_forward_does_not_take(self, tmp_path: Path) -> None:
         said_ = problem(module(tmp_path, CONVNET), tmp_path, TEXT)
         assert said_ == (
-            "'nets:make': inputs (ids, mask) do not fit forward(image): too many positional "
-            "arguments\nhint: name the inputs like the parameters of 'forward'"
+            "'nets:make': inputs (ids, mask) are not those of forward(image)\n"
+            "hint: name the inputs like the parameters of 'forward'"
         )
 
     def test_inputs_that_forward_wants(self, tmp_path: Path) -> None:

@@ -22,11 +22,8 @@ def varying(axes: InputAxes) -> Iterator[tuple[int, int]]:
 
 
 def has_batch(inputs: Inputs) -> bool:
-    """Whether axis 0 is the batch: of all inputs it varies, and is equally long in the example."""
-    return (
-        all(axes.dims and axes.dims[0] is None for axes in inputs.values())
-        and len({axes.example[0] for axes in inputs.values()}) == 1
-    )
+    """Whether axis 0 of all inputs is one, the batch."""
+    return all(axes.batch for axes in inputs.values())
 
 
 def axis_names(inputs: Inputs) -> dict[str, dict[int, str]]:
@@ -48,8 +45,11 @@ def zeros(axes: InputAxes, shape: Sequence[int]) -> Tensor:
 
 
 def in_order(own: Sequence[str], inputs: Inputs, called: str) -> list[str]:
-    """By name where all have one of the model's own, else by position."""
-    if len(own) != len(inputs):
-        has, wants = ", ".join(own), ", ".join(inputs)
-        raise SourceFailed(f"'{called}' has inputs ({has}), and the spec has ({wants})")
-    return list(own) if set(own) == set(inputs) else list(inputs)
+    """By name; a single one may have a name of its own."""
+    if set(own) == set(inputs):
+        return list(own)
+    if len(own) == len(inputs) == 1:
+        return list(inputs)
+    has, wants = ", ".join(own), ", ".join(inputs)
+    message = f"'{called}' has inputs ({has}), and the spec has ({wants})"
+    raise SourceFailed(message, hint="give the spec's inputs the model's names")

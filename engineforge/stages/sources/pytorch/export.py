@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import random
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engineforge.samples.user_code import UserCode
 from engineforge.spec.sources import InputAxes, PytorchSource
 from engineforge.stages.sources import SourceFailed
-from engineforge.stages.sources.exporters import PYTORCH_OPSET
+from engineforge.stages.sources.exporters import PYTORCH_OPSET, importable
 from engineforge.stages.sources.onnx import read_model
 from engineforge.stages.sources.pytorch.axes import Inputs, axis_names, in_order, varying, zeros
 from engineforge.stages.sources.pytorch.checkpoints import read_program, read_weights
@@ -37,8 +41,9 @@ def export(
 ) -> None:
     """Write `out/model.onnx`, and `out/model.onnx.data` if it is large; SourceFailed if it cannot.
 
-    An axis that varies in `inputs` varies in the model. `source.module` is called with the seed of
-    PyTorch at 0, so that weights that nothing else says are the same each time.
+    An axis that varies in `inputs` varies in the model. `source.module` is imported and called with
+    the seeds of PyTorch, NumPy and Python at 0, so that weights that nothing else says are the same
+    each time.
     """
     _check_types(inputs)
     source = replace(source, opset=source.opset or PYTORCH_OPSET)
@@ -77,12 +82,19 @@ def _export_module(
     path: Path,
 ) -> None:
     import torch
+    import torch._dynamo  # what PyTorch itself imports as it likes is there before any module
 
     function = str(source.module)
-    user = UserCode.find(function, folder, files, raises=SourceFailed, listed="beside 'module'")
-    with user.imported() as factory:
-        with torch.random.fork_rng(devices=[]), user.running():
-            torch.manual_seed(0)
+    user = UserCode.find(
+        function,
+        folder,
+        files,
+        raises=SourceFailed,
+        listed="under 'pytorch'",
+        packages=importable(source),
+    )
+    with _seeded(), user.imported() as factory:
+        with user.running():
             module = factory(**source.arguments)
             if not isinstance(module, torch.nn.Module):
                 message = f"{user.called} gave a {type(module).__name__}"
@@ -103,6 +115,23 @@ def _export_module(
                 except Exception as error:  # whatever the model's code and torch raise
                     raise explained(error, user.called, user.line) from error
             program.save(path)
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """All that a module may take its numbers from begins at 0, and is as it was afterwards."""
+    import torch
+
+    python, legacy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
 
 
 def _load(module: Module, weights: Mapping[str, Any], called: str) -> None:
@@ -146,8 +175,8 @@ def _prefix(missing: Sequence[str], unexpected: Sequence[str]) -> str:
 
 
 def _parameters(module: Module, inputs: Inputs, function: str) -> dict[str, str | tuple[str, int]]:
-    """Of each input the parameter of `forward` that it is: by name where all have one of that name,
-    else by position; with a number where it is one of several."""
+    """Of each input the parameter of `forward` that it is, by name; a single one may have a name of
+    its own, and so may those of `*args`, by position: with a number, of several."""
     signature = inspect.signature(module.forward)
     found = signature.parameters
     if all(name in found for name in inputs):
@@ -157,6 +186,12 @@ def _parameters(module: Module, inputs: Inputs, function: str) -> dict[str, str 
         taken, given = {}, ([None] * len(inputs), {})
         several = [n for n, each in found.items() if each.kind is inspect.Parameter.VAR_POSITIONAL]
         single = [n for n in found if n not in several]
+        if len(inputs) > 1 and not several:
+            named, wants = ", ".join(inputs), ", ".join(found)
+            raise SourceFailed(
+                f"'{function}': inputs ({named}) are not those of forward({wants})",
+                hint="name the inputs like the parameters of 'forward'",
+            )
         for index, name in enumerate(inputs):
             rest = (several[0], index - len(single)) if several else ""
             taken[name] = single[index] if index < len(single) else rest
