@@ -83,6 +83,31 @@ def test_a_module_becomes_an_engine_and_then_is_up_to_date(torch_forge: Forge) -
     assert second.json["effort"] == {"files_hashed": 0, "bytes_hashed": 0, "specs_parsed": 0}
 
 
+def test_a_module_without_weights_is_built_and_that_is_said(torch_forge: Forge) -> None:
+    said = "'nets:make' draws its parameters at random, and no 'weights' are given"
+    assert said in torch_forge.run("build", "specs").err
+
+
+def test_a_file_that_the_function_opens_and_nobody_names_is_refused(torch_forge: Forge) -> None:
+    (torch_forge.specs / "width.txt").write_text("8")
+    read = "    width = int(open(__file__.replace('nets.py', 'width.txt')).read())\n"
+    edit(torch_forge, "    torch.manual_seed(0)\n", read + "    torch.manual_seed(0)\n")
+    (variant,) = torch_forge.build().json["variants"]
+    assert "'width.txt' was read, and a change of that would go unseen" in variant["error"]
+    torch_forge.edit("net", "outputs:", "files: [width.txt], outputs:")
+    result = torch_forge.build()
+    assert result.outcomes() == _BUILT, result.err
+
+
+def test_outputs_that_make_no_sound_model_are_told_and_nothing_is_kept(torch_forge: Forge) -> None:
+    torch_forge.edit("net", "outputs: [logits]", "outputs: [image]")
+    (variant,) = torch_forge.build().json["variants"]
+    assert variant["outcome"] == "failed"
+    assert "PyTorch model 'nets:make'" in variant["error"]
+    assert "model.onnx" not in variant["error"]
+    assert not entries(torch_forge, "source")
+
+
 def test_before_it_is_exported_a_plan_says_so_and_does_nothing(torch_forge: Forge) -> None:
     (variant,) = torch_forge.plan()
     assert variant["state"] == "stale"

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from engineforge.digest import digest_file
+from engineforge.digest import digest_bytes, digest_file
 from tests.conftest import SPEC, Forge
 from tests.store import web_server
 
@@ -99,6 +99,19 @@ def test_a_wrong_digest_fails_and_keeps_nothing(served: Forge, tmp_path: Path) -
         result = served.build()
     assert (result.code, result.outcomes()) == (1, {"fp32@ada": "failed"})
     assert digest in result.json["variants"][0]["error"]
+    assert entries(served, "source") == []
+
+
+def test_a_page_about_the_model_is_no_model(served: Forge) -> None:
+    page = b"<!doctype html><html>net.onnx, 0.1 MB</html>"
+    with web_server.site() as site:
+        site.files["/net.onnx"] = page
+        url = f"{site.url}/net.onnx"
+        digest = digest_bytes(page).hex
+        served.spec("net", SPEC.replace("path: models/net.onnx", f"url: '{url}', sha256: {digest}"))
+        (variant,) = served.build().json["variants"]
+    assert variant["outcome"] == "failed"
+    assert "/net.onnx' is no sound ONNX model" in variant["error"]
     assert entries(served, "source") == []
 
 

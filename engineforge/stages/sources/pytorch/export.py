@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import random
 import re
 import warnings
@@ -95,7 +96,13 @@ def _export_module(
     )
     with _seeded(), user.imported() as factory:
         with user.running():
+            before = torch.random.get_rng_state()
             module = factory(**source.arguments)
+            drawn = not torch.equal(before, torch.random.get_rng_state())
+            if drawn and source.weights is None and all(each.suffix == ".py" for each in files):
+                logging.getLogger(__name__).warning(
+                    "%s draws its parameters at random, and no 'weights' are given", user.called
+                )
             if not isinstance(module, torch.nn.Module):
                 message = f"{user.called} gave a {type(module).__name__}"
                 raise SourceFailed(message, hint="expected a torch.nn.Module")
