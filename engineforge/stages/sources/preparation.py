@@ -252,7 +252,7 @@ def _at_opset(model: ModelProto, opset: int) -> ModelProto:
         said = " ".join(str(error).split())
         raise SourceFailed(
             f"ONNX cannot take the model from opset {before} to {opset}: {said}",
-            hint=f"export the model with opset {opset}",
+            hint=f"if TensorRT reads opset {before}, leave it; else let the exporter write {opset}",
         ) from error
     lowest = onnx.helper.find_min_ir_version_for(made.opset_import, ignore_unknown=True)
     made.ir_version = max(made.ir_version, lowest)
