@@ -4,6 +4,7 @@ engine: all of its outputs are those of the framework."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,10 +54,10 @@ def test_pytorch_three_ways(forge: Forge, way: str) -> None:
         "    return nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),\n"
         "                         nn.Linear(32 * 15 * 15, 128), nn.ReLU(), nn.Linear(128, 10))\n"
     )
-    scope: dict[str, object] = {}
+    scope: dict[str, Any] = {}
     exec((forge.specs / "nets.py").read_text(), scope)  # noqa: S102 - written above
     torch.manual_seed(1)
-    model = scope["make"]().eval()  # type: ignore[operator]
+    model = scope["make"]().eval()
     example = torch.randn(4, 3, 32, 32)
     if way == "program":
         axes = ({0: torch.export.Dim("batch", min=1, max=64)},)
@@ -111,6 +112,85 @@ def test_keras(forge: Forge, way: str) -> None:
     for batch in (1, 5, 8):
         (found,) = outputs(forge, {"image": images[:batch]})
         agree(found, np.asarray(model(images[:batch])))
+
+
+_TRANSFORMER = """\
+model:
+  source: SOURCE
+inputs:
+  ids: {min: [1, 8], opt: [4, 16], max: [8, 32]}
+  mask: {min: [1, 8], opt: [4, 16], max: [8, 32]}
+targets: [ada]
+variants:
+  fp32: {precision: fp32}
+  fp16: {precision: fp16}
+"""
+
+
+def sentences(batch: int, length: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(batch)
+    ids = random.integers(0, 50, (batch, length))
+    seen = np.arange(length)[None] < random.integers(2, length, (batch, 1))
+    return {"ids": ids, "mask": seen.astype(np.float32)}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["program", "module", "torchscript"])
+def test_a_transformer_of_pytorch_three_ways(forge: Forge, way: str) -> None:
+    torch = pytest.importorskip("torch", reason=INSTALL.format("pytorch"))
+    pytest.importorskip("onnxscript", reason=INSTALL.format("pytorch"))
+    from safetensors.torch import save_file
+
+    from tests.stages.sources.torch_nets import TRANSFORMER
+
+    forge.model.unlink()
+    (forge.specs / "nets.py").write_text(TRANSFORMER)
+    scope: dict[str, Any] = {}
+    exec(TRANSFORMER, scope)  # noqa: S102 - a network of these tests
+    torch.manual_seed(1)
+    model = scope["make"]().eval()
+    example = {name: torch.tensor(value) for name, value in sentences(4, 16).items()}
+    if way == "program":
+        free = {0: torch.export.Dim("batch", max=64), 1: torch.export.Dim("length", max=64)}
+        axes = dict.fromkeys(example, free)
+        made = torch.export.export(model, (), kwargs=example, dynamic_shapes=axes)
+        torch.export.save(made, forge.specs / "net.pt2")
+        source = "{program: net.pt2, inputs: {ids: int64}}"
+    elif way == "module":
+        save_file(model.state_dict(), forge.specs / "net.safetensors")
+        source = "{module: 'nets:make', weights: net.safetensors, inputs: {ids: int64}}"
+    else:
+        torch.jit.trace(model, tuple(example.values())).save(str(forge.specs / "net.pt"))
+        source = "{torchscript: net.pt, inputs: {ids: int64}}"
+    forge.spec("net", _TRANSFORMER.replace("SOURCE", f"{{pytorch: {source}}}"))
+    result = forge.build()
+    assert result.outcomes() == _BUILT, result.err
+    for batch, length in ((1, 8), (5, 16), (8, 31)):
+        given = sentences(batch, length)
+        (found,) = outputs(forge, given)
+        agree(found, model(*map(torch.tensor, given.values())).detach().numpy())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.slow
+def test_a_transformer_of_keras(forge: Forge) -> None:
+    pytest.importorskip("keras", reason=INSTALL.format("tensorflow"))
+    from tests.stages.sources.test_tensorflow import transformer
+
+    forge.model.unlink()
+    model = transformer()
+    model.save(forge.specs / "net.keras")
+    text = _TRANSFORMER.replace("SOURCE", "{tensorflow: {keras: net.keras}}")
+    # Keras masks with -2.4e38, which FP16 does not have: the build says so, and what helps.
+    forge.spec("net", text.replace("precision: fp16", "precision: fp16, keep_fp32: ['*/SelectV2']"))
+    result = forge.build()
+    assert result.outcomes() == _BUILT, result.err
+    for batch, length in ((1, 8), (5, 16), (8, 31)):
+        given = sentences(batch, length)
+        given["ids"] = given["ids"].astype(np.int32)
+        for found, expected in zip(outputs(forge, given), model(given), strict=True):
+            agree(found, np.asarray(expected))
 
 
 @pytest.mark.slow

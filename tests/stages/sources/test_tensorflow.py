@@ -64,7 +64,7 @@ def _recurrent() -> Any:  # noqa: ANN401
     return keras.Sequential(layers, name="recurrent")
 
 
-def _transformer() -> Any:  # noqa: ANN401
+def transformer() -> Any:  # noqa: ANN401
     keras.utils.set_random_seed(0)
     layers = keras.layers
     ids = keras.Input((None,), dtype="int32", name="ids")
@@ -126,7 +126,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tensorflow")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for model in (_convnet(), _transformer()):
+        for model in (_convnet(), transformer()):
             for suffix in ("keras", "h5"):
                 model.save(root / f"{model.name}.{suffix}")
             model.export(str(root / model.name), verbose=False)
@@ -195,7 +195,7 @@ def test_a_transformer_computes_the_same_with_any_batch_and_length(
     source: TensorflowSource, folder: Path, tmp_path: Path
 ) -> None:
     model = _export(source, folder, tmp_path, SEQUENCE)
-    network = _transformer()
+    network = transformer()
     for batch, length in ((1, 7), (3, 12)):
         random = np.random.default_rng(batch)
         ids = random.integers(0, 50, (batch, length)).astype(np.int32)
