@@ -170,7 +170,7 @@ def define(
         function(_Network(trt, network, held), trt, weights, **arguments)
     except BuildError:
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         said, hint = _told(error)
         where = _line(error, function)
         raise BuildError(f"{called} failed{where}: {said}{words.said()}", hint=hint) from error

@@ -99,7 +99,7 @@ class UserCode:
         sys.dont_write_bytecode = True
         try:
             yield
-        except (Exception, SystemExit) as error:
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
             if isinstance(error, self.raises):
                 raise
             raise self.failure(error) from error

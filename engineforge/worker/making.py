@@ -229,7 +229,7 @@ def _definition(given: Mapping[str, Any] | None) -> Iterator[Definition | None]:
             with user.running():
                 try:
                     function(*given, **named)
-                except (Exception, SystemExit) as error:
+                except (Exception, KeyboardInterrupt, SystemExit) as error:
                     # `define` says more of it than `running` would.
                     raised = error
                 else:

@@ -171,6 +171,10 @@ class TestFails:
         data = function(tmp_path, "raise SystemExit(3)")
         assert "failed at given.py:4: SystemExit: 3" in problem(stream(tmp_path, data, X))
 
+    def test_code_that_interrupts_itself(self, tmp_path: Path) -> None:
+        data = function(tmp_path, "raise KeyboardInterrupt")
+        assert "failed at given.py:4: KeyboardInterrupt" in problem(stream(tmp_path, data, X))
+
     def test_when_it_is_imported(self, tmp_path: Path) -> None:
         (tmp_path / "given.py").write_text("import not_there\n")
         said = problem(stream(tmp_path, PythonFunction(function="given:samples"), X))
