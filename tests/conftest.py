@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engineforge.cli.main import main
+from engineforge.worker.conditions import Conditions
+from engineforge.worker.outcome import Event
 from tests.models import convnet
 
 TARGETS = """\
@@ -140,6 +143,27 @@ class Forge:
             text=True,
             start_new_session=True,
         )
+
+
+def conditions(
+    *,
+    jobs: int = 1,
+    keep_going: bool = False,
+    environment: Mapping[str, str] = os.environ,
+    observe: Callable[[Event], None] = lambda _: None,
+) -> Conditions:
+    """For runs in this process."""
+    return Conditions(
+        jobs=jobs,
+        keep_going=keep_going,
+        timeout=None,
+        memory=None,
+        cold=False,
+        environment=environment,
+        about={},
+        now=lambda: datetime.now(timezone.utc),
+        observe=observe,
+    )
 
 
 @pytest.fixture

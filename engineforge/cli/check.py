@@ -25,13 +25,15 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--again measures latency anew", hint="give --latency as well")
     specs = world.paths(args)
     with world.project(args, specs) as project:
-        plan = project.plan(specs, world.selection(args), checks=True)
+
+        def planned() -> Plan:
+            return project.plan(specs, world.selection(args), checks=True)
+
+        plan = planned()
         if kinds and (args.keep_going or not plan.problems):
             from engineforge.cli.build import with_sources
 
-            plan = with_sources(
-                args, project, plan, lambda: project.plan(specs, world.selection(args), checks=True)
-            )
+            plan = with_sources(args, project, plan, planned)
         if kinds and (args.keep_going or not plan.problems):
             return _check(args, project, plan, kinds)
     if args.json:

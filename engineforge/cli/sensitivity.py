@@ -9,6 +9,7 @@ from engineforge.cli import world
 from engineforge.cli.build import with_sources
 from engineforge.cli.check import measure, say_outcomes
 from engineforge.errors import SpecError, UsageError
+from engineforge.project.plans import Plan
 from engineforge.report.plot import can_be_plotted
 from engineforge.worker.outcome import Ranked
 
@@ -18,12 +19,14 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         can_be_plotted(Path(args.plot))
     with world.project(args, specs) as project:
-        plan = project.plan(specs, world.selection(args), checks=True)
+
+        def planned() -> Plan:
+            return project.plan(specs, world.selection(args), checks=True)
+
+        plan = planned()
         if plan.problems and not args.keep_going:
             raise SpecError(plan.problems)
-        plan = with_sources(
-            args, project, plan, lambda: project.plan(specs, world.selection(args), checks=True)
-        )
+        plan = with_sources(args, project, plan, planned)
         if plan.problems and not args.keep_going:
             raise SpecError(plan.problems)
         if not args.json:

@@ -39,14 +39,16 @@ def _rebuild(args: argparse.Namespace) -> int:
     if not project.store.root.is_dir():
         raise UsageError(f"there is no cache at '{project.store.root}'", hint=_NAME_IT)
     with project:
-        plan = project.plan(specs, world.selection(args), jobs=True)
+
+        def planned() -> Plan:
+            return project.plan(specs, world.selection(args), jobs=True)
+
+        plan = planned()
         if not args.json:
             world.say_notes(plan.notes)
         if plan.problems:
             raise SpecError(plan.problems)
-        plan = with_sources(
-            args, project, plan, lambda: project.plan(specs, world.selection(args), jobs=True)
-        )
+        plan = with_sources(args, project, plan, planned)
         if plan.problems:
             raise SpecError(plan.problems)
         expected = {each.label: each.seconds for each in plan.variants}

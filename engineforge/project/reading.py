@@ -180,9 +180,9 @@ class Reader:
         settled = self._settled.get(spec.name)
         if settled is None:
             plan.unmade[spec.name] = job
-        stages = [PREPARED] if job.first == PREPARED else [SOURCE]
-        if job.prepare is not None and stages == [SOURCE]:
-            stages.append(PREPARED)
+        stages = () if job.is_only_prepared else (SOURCE,)
+        if job.prepare is not None:
+            stages = (*stages, PREPARED)
         variants = []
         for cell in spec.cells:
             variant = cell.variant

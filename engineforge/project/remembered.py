@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engineforge import __version__
 from engineforge.digest import Digest, digest_bytes, digest_value
@@ -17,15 +16,20 @@ from engineforge.plan.planner import NeverBuilt, Stale, State, UpToDate
 from engineforge.project.plans import PlannedVariant
 from engineforge.samples import BadSamples, data_files
 from engineforge.spec.model import DataSet
-from engineforge.spec.sources import NetworkSource, PackageSource, PathSource, Source, UrlSource
+from engineforge.spec.sources import (
+    MadeSource,
+    PackageSource,
+    PathSource,
+    Source,
+    UrlSource,
+    read_source,
+    write_source,
+)
 from engineforge.stages.sources.locate import SourceMissing, locate
 from engineforge.store.index import Index, PlannedSpec, SpecFacts
 from engineforge.store.local import LocalStore
 from engineforge.worker.job import Files
 from engineforge.worker.wire import read_data, write_data
-
-if TYPE_CHECKING:
-    from engineforge.stages.sources.exporters import Framework
 
 _CAPABILITIES = Path("/dev/nvidia-caps")
 """What comes and goes with the instances of MIG."""
@@ -173,15 +177,13 @@ def _facts(source: Source, samples: list[str]) -> SpecFacts:
         case UrlSource(model=model, external=external):
             locked = any(each.sha256 is None for each in (model, *external))
             return SpecFacts("", "", "", locked, samples)
-    from engineforge.stages.sources.exporters import write_source
-
     return SpecFacts("", "", json.dumps(write_source(source)), False, samples)
 
 
 def _model_digests(index: Index, facts: SpecFacts, folder: Path, lock: Path) -> list[Digest]:
     """What of files a spec's model depends on, beyond what the spec itself says."""
     if facts.framework:
-        from engineforge.stages.sources.exporters import files_of, read_source
+        from engineforge.stages.sources.exporters import files_of
 
         source = read_source(json.loads(facts.framework))
         paths = files_of(source, folder)
@@ -209,9 +211,7 @@ def _sample_digests(index: Index, facts: SpecFacts, folder: Path) -> list[list[D
     ]
 
 
-def made_of(
-    source: Framework | NetworkSource, folder: Path, files: Mapping[Path, Digest]
-) -> list[Digest]:
+def made_of(source: MadeSource, folder: Path, files: Mapping[Path, Digest]) -> list[Digest]:
     """What a source that is made by code depends on: its files, what they are called, and the
     packages that it names."""
     from engineforge.stages.sources.exporters import package_versions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,9 @@ from engineforge.project.remembered import made_of
 from engineforge.spec.lock import Lock, pinned
 from engineforge.spec.model import ModelInterface, Profile, ShapeRange, TensorInterface
 from engineforge.spec.sources import (
+    Framework,
     InputAxes,
+    MadeSource,
     ModelSource,
     NetworkSource,
     PackageSource,
@@ -22,6 +23,7 @@ from engineforge.spec.sources import (
     PytorchSource,
     Source,
     UrlSource,
+    key_of,
 )
 from engineforge.spec.url import scheme
 from engineforge.stages.sources import MODEL, exporters
@@ -70,19 +72,17 @@ class Sources:
             path = locate(model.source, folder)
             if not model.prepare.asked:
                 return Found(model=path, called=called)
-            job = self._job(spec, model, folder, {})
-            return self._prepared(replace(job, model=path, files=self.inspected(path)), ())
+            files = self.inspected(path)
+            job = replace(self._job(spec, model, folder, {}), model=path, files=files)
+            return self._prepared(job, (), _digests(files))
         if isinstance(model.source, NetworkSource):
-            paths = exporters.files_of(model.source, folder)
-            files = {each.absolute(): self.index.hashed(each) for each in paths}
-            first = next(iter(files))
-            digests = {path: digest for path, (digest, _) in files.items()}
+            files = self._files(model.source, folder)
             return Found(
-                model=first,
+                model=next(iter(files)),
                 called=called,
                 network=model.source,
                 files=files,
-                depends=tuple(made_of(model.source, folder.absolute(), digests)),
+                depends=_depends(model.source, folder, files),
             )
         inputs = {} if isinstance(model.source, UrlSource) else axes(model.source, profiles)
         job = self._job(spec, model, folder, inputs)
@@ -94,35 +94,38 @@ class Sources:
             return job
         ref = Ref(SOURCE, key)
         if job.prepare is None:
-            depends = self._depends(job)
+            depends = self._found_by(job)
             return Found(model=entry.file(MODEL), called=called, made=(ref,), depends=depends)
         done = replace(job, exported=True)
         return self._prepared(done, (ref,), digests_in(entry.manifest))
 
     def _prepared(
-        self, job: SourceJob, made: tuple[Ref, ...], digests: tuple[Digest, ...] = ()
+        self, job: SourceJob, made: tuple[Ref, ...], digests: tuple[Digest, ...]
     ) -> Found | SourceJob:
-        digests = digests or tuple(digest for digest, _ in job.files.values())
         key = digest_value(prepared_key(job, digests))
         entry = whole(self.store, self.index, PREPARED, key)
         if entry is None:
             return job
         made = (*made, Ref(PREPARED, key))
-        depends = self._depends(job)
+        depends = self._found_by(job)
         return Found(model=entry.file(MODEL), called=job.called, made=made, depends=depends)
 
-    def _depends(self, job: SourceJob) -> tuple[Digest, ...]:
-        digests = {path: digest for path, (digest, _) in job.files.items()}
+    def _found_by(self, job: SourceJob) -> tuple[Digest, ...]:
         if isinstance(job.source, UrlSource):
             return self.locked
-        if isinstance(job.source, exporters.Framework):
-            return tuple(made_of(job.source, job.folder, digests))
-        return tuple(digests.values())
+        if isinstance(job.source, Framework):
+            return _depends(job.source, job.folder, job.files)
+        return _digests(job.files)
+
+    def _files(self, source: MadeSource, folder: Path) -> Files:
+        paths = exporters.files_of(source, folder)
+        return {each.absolute(): self.index.hashed(each) for each in paths}
 
     def _job(
         self, spec: str, model: ModelSource, folder: Path, inputs: Mapping[str, InputAxes]
     ) -> SourceJob:
-        source, files, key = model.source, {}, None
+        source, key = model.source, None
+        files: Files = {}
         if isinstance(source, UrlSource):
             for each in (source.model, *source.external):
                 scheme(each.url)
@@ -133,14 +136,13 @@ class Sources:
                 external=tuple(pinned(each, self.lock) for each in source.external),
             )
             key = url_key(source)
-        elif isinstance(source, exporters.Framework):
-            paths = exporters.files_of(source, folder)
-            files = {each.absolute(): self.index.hashed(each) for each in paths}
+        elif isinstance(source, Framework):
+            files = self._files(source, folder)
             key = SourceKey(
                 exporting=exporters.EXPORTING,
-                kind=exporters.exporter(source).kind,
-                files=tuple(digest for digest, _ in files.values()),
-                recipe=exporters.recipe(source, folder, paths),
+                kind=key_of(source),
+                files=_digests(files),
+                recipe=exporters.recipe(source, folder.absolute(), list(files)),
                 inputs=_told(source, inputs),
                 versions=exporters.versions(source),
             )
@@ -155,6 +157,15 @@ class Sources:
             inputs=inputs,
             prepare=model.prepare if model.prepare.asked else None,
         )
+
+
+def _digests(files: Files) -> tuple[Digest, ...]:
+    return tuple(digest for digest, _ in files.values())
+
+
+def _depends(source: MadeSource, folder: Path, files: Files) -> tuple[Digest, ...]:
+    digests = {path: digest for path, (digest, _) in files.items()}
+    return tuple(made_of(source, folder.absolute(), digests))
 
 
 def _told(source: Source, inputs: Mapping[str, InputAxes]) -> tuple[Mapping[str, object], ...]:
@@ -194,12 +205,8 @@ def url_key(source: UrlSource) -> SourceKey:
 def network_key(source: NetworkSource, files: Files) -> NetworkKey:
     return NetworkKey(
         defining=exporters.DEFINING,
-        function=source.function.rpartition(":")[2],  # its module is among the files
-        arguments=json.dumps(source.arguments, sort_keys=True),
-        weights=None if source.weights is None else Path(source.weights).suffix,
-        files=tuple(digest for digest, _ in files.values()),
-        names=tuple(exporters.module_names(source, list(files))),
-        packages=exporters.package_versions(source),
+        files=_digests(files),
+        **exporters.of_function(source, list(files)),
     )
 
 

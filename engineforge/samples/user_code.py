@@ -92,17 +92,23 @@ class UserCode:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Its imports find what is beside the spec, and no bytecode is left there; what it raises
-        becomes `raises`, and what is that already stays as it is."""
+        """As `beside`, and what it raises becomes `raises`; what is that already stays as it is."""
+        try:
+            with self.beside():
+                yield
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            if isinstance(error, self.raises):
+                raise
+            raise self.failure(error) from error
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Its imports find what is beside the spec, and no bytecode is left there."""
         beside, bytecode = str(self.folder), sys.dont_write_bytecode
         sys.path.insert(0, beside)
         sys.dont_write_bytecode = True
         try:
             yield
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
-            if isinstance(error, self.raises):
-                raise
-            raise self.failure(error) from error
         finally:
             sys.dont_write_bytecode = bytecode
             with contextlib.suppress(ValueError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -111,15 +111,9 @@ class NetworkSource:
     packages: tuple[str, ...] = ()
 
 
-Source = (
-    PathSource
-    | PackageSource
-    | UrlSource
-    | PytorchSource
-    | TensorflowSource
-    | SklearnSource
-    | NetworkSource
-)
+Framework = PytorchSource | TensorflowSource | SklearnSource
+MadeSource = Framework | NetworkSource
+Source = PathSource | PackageSource | UrlSource | MadeSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,11 +139,6 @@ class ModelSource:
 
     source: Source
     prepare: Preparation = field(default_factory=Preparation)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is an ONNX file that is built as it stands."""
-        return isinstance(self.source, PathSource | PackageSource) and not self.prepare.asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,12 +182,23 @@ def _source(given: Mapping[str, Any]) -> Source:
         )
     if isinstance(given.get("network"), str):
         return NetworkSource(function=given["network"])
-    for name, kind in _KINDS.items():
-        if name in given:
-            listed = {k: tuple(v) if isinstance(v, list) else v for k, v in given[name].items()}
-            made: Callable[..., Source] = kind
-            return made(**listed)
-    raise ValueError(f"no source: {sorted(given)}")
+    kind = next(name for name in _MADE if name in given)
+    return _made(kind, given[kind])
+
+
+def _made(kind: str, given: Mapping[str, Any]) -> MadeSource:
+    make: Callable[..., MadeSource] = _MADE[kind]
+    return make(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+
+
+def write_source(source: MadeSource) -> dict[str, Any]:
+    """A source that code makes a model of, as plain JSON for a child process."""
+    return {"kind": key_of(source), **asdict(source)}
+
+
+def read_source(raw: Mapping[str, Any]) -> MadeSource:
+    """What `write_source` wrote."""
+    return _made(raw["kind"], {name: value for name, value in raw.items() if name != "kind"})
 
 
 def key_of(source: Source) -> str:
@@ -208,10 +208,10 @@ def key_of(source: Source) -> str:
             return "path"
         case UrlSource():
             return "url"
-    return next(name for name, kind in _KINDS.items() if isinstance(source, kind))
+    return next(name for name, kind in _MADE.items() if isinstance(source, kind))
 
 
-_KINDS: Mapping[str, type[PytorchSource | TensorflowSource | SklearnSource | NetworkSource]] = {
+_MADE: Mapping[str, type[MadeSource]] = {
     "pytorch": PytorchSource,
     "tensorflow": TensorflowSource,
     "sklearn": SklearnSource,

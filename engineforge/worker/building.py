@@ -11,6 +11,7 @@ from typing import Any
 
 from engineforge.digest import Digest, digest_value, document
 from engineforge.plan.keys import EngineKey
+from engineforge.spec.sources import write_source
 from engineforge.store.local import ENGINE, Entry
 from engineforge.store.manifest import StoredFile
 from engineforge.worker.chain import Model
@@ -75,10 +76,7 @@ class Building:
             }
             if job.network is not None:
                 request["network"] = {
-                    "function": job.network.function,
-                    "arguments": job.network.arguments,
-                    "weights": job.network.weights,
-                    "packages": list(job.network.packages),
+                    "source": write_source(job.network),
                     "folder": job.folder,
                     "files": [str(each) for each in job.source],
                     "inputs": {each.name: each.dims for each in job.interface.inputs},

@@ -49,9 +49,14 @@ class SourceJob:
         return self.spec
 
     @property
+    def is_only_prepared(self) -> bool:
+        """Whether there is an ONNX model already."""
+        return self.key is None or self.exported
+
+    @property
     def first(self) -> str:
         """What the model has to be before all else."""
-        if self.key is None or self.exported:
+        if self.is_only_prepared:
             return "prepared"
         return "downloaded" if isinstance(self.source, UrlSource) else "exported"
 

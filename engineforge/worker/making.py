@@ -45,13 +45,13 @@ def import_(request: Mapping[str, Any]) -> dict[str, Any]:
 def export(request: Mapping[str, Any]) -> dict[str, Any]:
     """Make an ONNX model of a source in `scratch`, and keep it in the folder `out`; what was warned
     of on the way is in `notes`."""
-    from engineforge.spec.sources import NetworkSource
+    from engineforge.spec.sources import NetworkSource, read_source
     from engineforge.stages.sources import MODEL, exporters
     from engineforge.worker.wire import read_axes
 
     made = Path(request["scratch"]) / "exported"
     made.mkdir()
-    source = exporters.read_source(request["source"])
+    source = read_source(request["source"])
     if isinstance(source, NetworkSource):
         raise RuntimeError("a network definition is not exported")
     with _warnings() as notes, _reads_only(request["folder"], request["files"]):
@@ -206,41 +206,36 @@ def build(request: Mapping[str, Any]) -> dict[str, Any]:
 def _definition(given: Mapping[str, Any] | None) -> Iterator[Definition | None]:
     """The function that fills the network of a build, where there is no model."""
     from engineforge.backends import BuildError, Definition
-    from engineforge.samples.imports import Packages
     from engineforge.samples.user_code import UserCode
-    from engineforge.stages.sources.exporters import DEFINING_WITH
+    from engineforge.spec.sources import NetworkSource, read_source
+    from engineforge.stages.sources.exporters import importable
 
     if given is None:
         yield None
         return
-    folder = Path(given["folder"])
+    source, folder = read_source(given["source"]), Path(given["folder"])
+    if not isinstance(source, NetworkSource):
+        raise RuntimeError("a model is no network definition")
     user = UserCode.find(
-        given["function"],
+        source.function,
         folder,
         [Path(each) for each in given["files"]],
         raises=BuildError,
         listed="under 'network'",
-        packages=Packages(named=tuple(given.get("packages", ())), own=DEFINING_WITH),
+        packages=importable(source),
     )
     with user.imported() as function:
 
         @functools.wraps(function)
         def fill(*given: object, **named: object) -> None:
-            with user.running():
-                try:
-                    function(*given, **named)
-                except (Exception, KeyboardInterrupt, SystemExit) as error:
-                    # `define` says more of it than `running` would.
-                    raised = error
-                else:
-                    return
-            raise raised
+            with user.beside():  # `define` says more of what it raises than `running` would
+                function(*given, **named)
 
         # What else fails in a build is not the function's fault: nothing but the call runs as its.
         yield Definition(
             function=fill,
-            weights=None if given["weights"] is None else folder / given["weights"],
-            arguments=given["arguments"],
+            weights=None if source.weights is None else folder / source.weights,
+            arguments=source.arguments,
             inputs={name: tuple(dims) for name, dims in given["inputs"].items()},
             called=user.called,
         )

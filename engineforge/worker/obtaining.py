@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engineforge.digest import Digest, document
 from engineforge.plan.keys import PreparedKey
-from engineforge.spec.sources import UrlFile, UrlSource
+from engineforge.spec.sources import Framework, UrlFile, UrlSource, write_source
 from engineforge.stages.sources import MODEL, exporters
 from engineforge.store.local import Entry
 from engineforge.store.manifest import Manifest
@@ -79,14 +79,18 @@ class Obtaining:
                 job.label, SOURCE, job.key, self._download(job, job.source)
             ).entry
 
+        source = job.source
+        if not isinstance(source, Framework):
+            raise RuntimeError(f"the {job.called} is not exported")
+
         def make(staged: Path) -> Made:
-            if (why := exporters.missing(job.source)) is not None:
+            if (why := exporters.missing(source)) is not None:
                 raise ToolMissing(why)
             self._stage.tell(Started(job.label, "exporting"))
             started = self._stage.conditions.now()
             request = {
                 "op": "export",
-                "source": exporters.write_source(job.source),
+                "source": write_source(source),
                 "folder": job.folder,
                 "files": [str(each) for each in job.files],
                 "inputs": {name: document(each) for name, each in job.inputs.items()},

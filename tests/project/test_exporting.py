@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,8 @@ from engineforge.project.plans import Selection
 from engineforge.project.project import Project
 from engineforge.store.index import History, Index
 from engineforge.store.uses import Ref
-from engineforge.worker.conditions import Conditions
 from engineforge.worker.outcome import Built
-from tests.conftest import Forge
+from tests.conftest import Forge, conditions
 from tests.models import convnet
 
 pytest.importorskip("torch", reason="python -m pip install 'engineforge[pytorch]'")
@@ -265,17 +263,3 @@ def test_a_model_that_changes_while_it_is_planned_is_not_remembered_as_the_new_o
         (outcome,) = project.build(plan, conditions())
     changed = forge.changes()
     assert "model 'net.onnx'" in changed["fp32@ada"], (outcome, changed)
-
-
-def conditions() -> Conditions:
-    return Conditions(
-        jobs=1,
-        keep_going=False,
-        timeout=None,
-        memory=None,
-        cold=False,
-        environment=os.environ,
-        about={},
-        now=lambda: datetime.now(timezone.utc),
-        observe=lambda _: None,
-    )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engineforge.digest import document
+from engineforge.spec.sources import NetworkSource, write_source
 from engineforge.worker import making
 from tests.backends.test_options import target
 from tests.conftest import Forge
@@ -112,9 +113,7 @@ def test_a_bug_of_the_build_is_not_put_down_to_it(tmp_path: Path) -> None:
         "engine": tmp_path / "model.engine",
         "gpu": None,
         "network": {
-            "function": "net:build",
-            "arguments": {},
-            "weights": None,
+            "source": write_source(NetworkSource(function="net:build")),
             "folder": tmp_path,
             "files": [],
             "inputs": {},

@@ -68,7 +68,7 @@ class Here:
         retries: int = 2,
         told: Callable[[int, int], None] | None = None,
     ) -> bytes:
-        digest = fetch(
+        found = fetch(
             url,
             sha256=sha256,
             out=self.out,
@@ -78,7 +78,7 @@ class Here:
             retries=retries,
         )
         data = self.out.read_bytes()
-        assert digest.hex == hexdigest(data)
+        assert found.digest.hex == hexdigest(data)
         self.out.unlink()
         return data
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from engineforge.digest import document
+from engineforge.spec.sources import NetworkSource, write_source
 from engineforge.worker.process import Child, Refused
 from tests.backends.test_options import target
 
@@ -92,9 +93,7 @@ def test_a_function_that_fills_a_network_reaches_no_server(loaded: bool, tmp_pat
             "gpu": None,
             "log": tmp_path / "build.log",
             "network": {
-                "function": "net:build",
-                "arguments": {},
-                "weights": None,
+                "source": write_source(NetworkSource(function="net:build")),
                 "folder": tmp_path,
                 "files": [tmp_path / "net.py"],
                 "inputs": {},

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from engineforge.backends.gpu import HostGpu
 from engineforge.project.plans import Selection
 from engineforge.project.project import Project
 from engineforge.store.local import LocalStore
-from engineforge.worker.conditions import Conditions
 from engineforge.worker.outcome import (
     Built,
     Event,
@@ -36,7 +35,7 @@ from engineforge.worker.outcome import (
     Waiting,
 )
 from tests.backends.test_options import H200
-from tests.conftest import Forge
+from tests.conftest import Forge, conditions
 from tests.worker.conftest import litter
 
 
@@ -121,15 +120,10 @@ class Host:
             observe(event)
 
         path = [self._root] if self._loads is None else [self._loads, self._root]
-        conditions = Conditions(
+        how = conditions(
             jobs=jobs,
             keep_going=keep_going,
-            timeout=None,
-            memory=None,
-            cold=False,
             environment={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
-            about={},
-            now=lambda: datetime.now(timezone.utc),
             observe=observed,
         )
         with Project(self.forge.specs, self.forge.cache, os.environ) as project:
@@ -138,7 +132,7 @@ class Host:
                 if each.job is not None:
                     on = BOTH if gpus is None else gpus.get(each.variant, ())
                     plan.variants[index] = replace(each, job=replace(each.job, gpus=on))
-            outcomes = project.build(plan, conditions)
+            outcomes = project.build(plan, how)
             return {v.variant: each for v, each in zip(plan.variants, outcomes, strict=True)}
 
     def records(self) -> list[dict[str, Any]]:

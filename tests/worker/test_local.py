@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from onnx import TensorProto, helper
 
 from engineforge.project.plans import Selection
 from engineforge.project.project import Project
-from engineforge.worker.conditions import Conditions
 from engineforge.worker.outcome import (
     Built,
     Event,
@@ -24,7 +22,7 @@ from engineforge.worker.outcome import (
     Skipped,
     Started,
 )
-from tests.conftest import SPEC, Forge
+from tests.conftest import SPEC, Forge, conditions
 from tests.models import convnet, save
 from tests.worker.conftest import litter
 
@@ -33,19 +31,9 @@ def _run(
     forge: Forge, observe: Callable[[Event], None], *, keep_going: bool = False
 ) -> list[Outcome]:
     """Plan and build all specs in this process, one at a time, and tell `observe` how it goes."""
-    conditions = Conditions(
-        jobs=1,
-        keep_going=keep_going,
-        timeout=None,
-        memory=None,
-        cold=False,
-        environment=os.environ,
-        about={},
-        now=lambda: datetime.now(timezone.utc),
-        observe=observe,
-    )
     with Project(forge.specs, forge.cache, os.environ) as project:
-        return project.build(project.plan([forge.specs], Selection()), conditions)
+        plan = project.plan([forge.specs], Selection())
+        return project.build(plan, conditions(observe=observe, keep_going=keep_going))
 
 
 def _when(phase: str, act: Callable[[], object]) -> Callable[[Event], None]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,9 @@ from engineforge.samples import BadSamples, data_files
 from engineforge.samples.imports import Packages, is_editable, normal, required
 from engineforge.spec.model import PythonFunction
 from engineforge.spec.sources import (
+    Framework,
     InputAxes,
+    MadeSource,
     NetworkSource,
     Preparation,
     PytorchSource,
@@ -42,16 +44,13 @@ converting it afterwards, and the newest that every TensorRT since 8.6 reads."""
 DEFINING = 1
 """The same of filling a network definition."""
 
-Framework = PytorchSource | TensorflowSource | SklearnSource
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exporter:
-    """What it is in specs and in keys, the `module` in this folder with its `export`, what people
-    call it, its `packages`, the extra that installs them, and the opset that it exports to where
-    nothing is asked; None where that follows from its packages."""
+    """The `module` in this folder with its `export`, what people call it, its `packages`, the extra
+    that installs them, and the opset that it exports to where nothing is asked; None where that
+    follows from its packages."""
 
-    kind: str
     module: str
     called: str
     packages: tuple[Package, ...]
@@ -62,7 +61,6 @@ class Exporter:
 _ONNX = Package(names=("onnx",), series="1.23")
 _EXPORTERS: Mapping[type[Framework], Exporter] = {
     PytorchSource: Exporter(
-        kind="pytorch",
         module="pytorch.export",
         called="PyTorch",
         packages=(
@@ -77,7 +75,6 @@ _EXPORTERS: Mapping[type[Framework], Exporter] = {
         opset=PYTORCH_OPSET,
     ),
     TensorflowSource: Exporter(
-        kind="tensorflow",
         module="tensorflow.export",
         called="TensorFlow",
         packages=(
@@ -90,7 +87,6 @@ _EXPORTERS: Mapping[type[Framework], Exporter] = {
         opset=TENSORFLOW_OPSET,
     ),
     SklearnSource: Exporter(
-        kind="sklearn",
         module="sklearn",
         called="scikit-learn",
         packages=(
@@ -102,10 +98,6 @@ _EXPORTERS: Mapping[type[Framework], Exporter] = {
         extra="sklearn",
         opset=None,
     ),
-}
-_KINDS: Mapping[str, type[Framework | NetworkSource]] = {
-    **{each.kind: source for source, each in _EXPORTERS.items()},
-    "network": NetworkSource,
 }
 DEFINING_WITH = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx", "numpy")
 """What a function that fills a network is given: its version is in the key of the engine."""
@@ -122,12 +114,10 @@ def exporter(source: Framework) -> Exporter:
     return _EXPORTERS[type(source)]
 
 
-def missing(source: Source) -> str | None:
+def missing(source: Framework) -> str | None:
     """Why this source cannot be exported here, and what to do; None if it can."""
-    if isinstance(source, Framework):
-        made = exporter(source)
-        return packages.missing(f"exporting from {made.called}", made.packages, made.extra)
-    return None
+    made = exporter(source)
+    return packages.missing(f"exporting from {made.called}", made.packages, made.extra)
 
 
 def missing_to_prepare(prepare: Preparation) -> str | None:
@@ -190,10 +180,8 @@ def _preparing(prepare: Preparation) -> Sequence[Package]:
 def called(source: Source) -> str:
     """What a source is called, for people."""
     match source:
-        case PytorchSource(program=str(name)) | PytorchSource(torchscript=str(name)):
-            return f"PyTorch model '{name}'"
-        case PytorchSource(module=name):
-            return f"PyTorch model '{name}'"
+        case PytorchSource(program=program, torchscript=torchscript, module=module):
+            return f"PyTorch model '{program or torchscript or module}'"
         case TensorflowSource(saved_model=saved, keras=keras):
             return f"TensorFlow model '{saved or keras}'"
         case SklearnSource(model=name):
@@ -205,11 +193,16 @@ def called(source: Source) -> str:
     return f"model '{Path(source.path).name}'"
 
 
-def files_of(source: Framework | NetworkSource, folder: Path) -> list[Path]:
+def files_of(source: MadeSource, folder: Path) -> list[Path]:
     """Every file that a source is made of, in its order; `folder` is that of the spec. Nothing is
     opened or imported. SourceMissing where one is not there."""
     match source:
-        case PytorchSource(program=str(name)) | PytorchSource(torchscript=str(name)):
+        case (
+            PytorchSource(program=str(name))
+            | PytorchSource(torchscript=str(name))
+            | TensorflowSource(keras=str(name))
+            | SklearnSource(model=name)
+        ):
             return [_file(name, folder)]
         case (
             PytorchSource(module=str(function), weights=weights, files=files)
@@ -222,10 +215,6 @@ def files_of(source: Framework | NetworkSource, folder: Path) -> list[Path]:
             return [*found, *([] if weights is None else [_file(weights, folder)])]
         case TensorflowSource(saved_model=str(name)):
             return list(_tree(name, folder))
-        case TensorflowSource(keras=str(name)):
-            return [_file(name, folder)]
-        case SklearnSource(model=name):
-            return [_file(name, folder)]
     raise RuntimeError(f"a source of no file: {source}")
 
 
@@ -255,14 +244,7 @@ def recipe(source: Framework, folder: Path, files: Sequence[Path]) -> dict[str, 
                 "inputs": dict(source.inputs),
             }
             if source.module is not None:
-                how["from"] = "module"
-                how["function"] = source.module.rpartition(":")[2]
-                how["names"] = module_names(source, files)
-                how["packages"] = package_versions(source)
-                how["arguments"] = json.dumps(
-                    source.arguments, sort_keys=True
-                )  # it may hold floats
-                how["weights"] = None if source.weights is None else Path(source.weights).suffix
+                how |= {"from": "module", **of_function(source, files)}
         case TensorflowSource(saved_model=saved):
             how = {"from": "keras" if saved is None else "saved_model"}
             how["signature"] = source.signature
@@ -276,36 +258,34 @@ def recipe(source: Framework, folder: Path, files: Sequence[Path]) -> dict[str, 
     return {**how, **shared}
 
 
+def of_function(source: PytorchSource | NetworkSource, files: Sequence[Path]) -> dict[str, Any]:
+    """What of a function keys hold besides its `files`, by content: its name without its module,
+    which is among them, and what it is called with."""
+    return {
+        "function": _function(source).rpartition(":")[2],
+        "names": tuple(module_names(source, files)),
+        "packages": package_versions(source),
+        "arguments": json.dumps(source.arguments, sort_keys=True),  # it may hold floats
+        "weights": None if source.weights is None else Path(source.weights).suffix,
+    }
+
+
+def _function(source: PytorchSource | NetworkSource) -> str:
+    return source.function if isinstance(source, NetworkSource) else source.module or ""
+
+
 def module_names(source: PytorchSource | NetworkSource, files: Sequence[Path]) -> list[str]:
     """What the files of a function's module are called, wherever they are: `import` goes by that.
     `files` are those of the source. First the module's own, below the folder that it is imported
     from, then those that the spec lists."""
-    function = source.function if isinstance(source, NetworkSource) else source.module or ""
     first = files[0]
-    depth = function.partition(":")[0].count(".") + (first.name == "__init__.py")
+    depth = _function(source).partition(":")[0].count(".") + (first.name == "__init__.py")
     root = first.parents[depth]
     packages = takewhile(
         lambda each: each.name == "__init__.py" and each.parent in first.parents, files[1:]
     )
     own = [each.relative_to(root).as_posix() for each in (first, *packages)]
     return [*own, *(str(PurePosixPath(each)) for each in source.files)]
-
-
-def write_source(source: Source) -> dict[str, Any]:
-    """A source that is made by code, as plain JSON for a child process."""
-    kind = next(name for name, each in _KINDS.items() if isinstance(source, each))
-    return {"kind": kind, **asdict(source)}  # with floats, which no key has
-
-
-def read_source(raw: Mapping[str, Any]) -> Framework | NetworkSource:
-    """What `write_source` wrote."""
-    values = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in raw.items()
-        if name != "kind"
-    }
-    kind: Callable[..., Framework | NetworkSource] = _KINDS[raw["kind"]]
-    return kind(**values)
 
 
 def export(

@@ -19,6 +19,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 from engineforge.digest import Digest, digest_stream
 from engineforge.errors import EngineForgeError
 from engineforge.spec.model import ModelInterface, TensorInterface
+from engineforge.stages.sources import LFS_POINTER
 from engineforge.stages.sources.features import features_of
 from engineforge.stages.sources.graph import graphs, nodes, own_attributes
 from engineforge.stages.sources.skeleton import IN_FILE, Malformed, read_skeleton
@@ -28,7 +29,6 @@ from engineforge.stages.sources.skeleton import IN_FILE, Malformed, read_skeleto
 _NAMELESS = {"-1", "None", "none", "unk"}
 
 
-_LFS_POINTER = b"version https://git-lfs"
 _SUB_BYTE = (
     TensorProto.INT4,
     TensorProto.UINT4,
@@ -57,7 +57,7 @@ def read_model(path: Path) -> ModelProto:
     """The model with its large weights as external data (see skeleton.py); ModelError if bad."""
     try:
         with path.open("rb") as file:
-            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
                 message = f"'{path.name}' is a Git LFS pointer, not the model"
                 raise ModelError(message, hint="git lfs pull")
         data = read_skeleton(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engineforge.spec.sources import InputAxes, SklearnSource
-from engineforge.stages.sources import SourceFailed, warn_of_code
+from engineforge.stages.sources import SourceFailed, beginning, warn_of_code
 
 OPSET = 17
 """Where a spec names none: the newest that every TensorRT since 8.6 reads."""
@@ -17,7 +17,6 @@ OPSET = 17
 _JOBLIB, _PICKLE = (".joblib",), (".pkl", ".pickle")
 # Operators of ai.onnx.ml that skl2onnx writes with plain ones instead, if told not to use them.
 _WITHOUT = frozenset({"LinearClassifier", "LinearRegressor", "Normalizer", "Scaler"})
-_LFS_POINTER = b"version https://git-lfs"
 _LABELS = ("label", "output_label")
 
 
@@ -56,10 +55,7 @@ def _loaded(path: Path, called: str) -> Any:  # noqa: ANN401
     if path.suffix not in (*_JOBLIB, *_PICKLE):
         expected = ", ".join((*_JOBLIB, *_PICKLE))
         raise SourceFailed(f"'{called}': expected a file that ends in {expected}")
-    with path.open("rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            message = f"'{called}' is a Git LFS pointer, not the model"
-            raise SourceFailed(message, hint="git lfs pull")
+    beginning(path, called)
     warn_of_code(called)
     try:
         with warnings.catch_warnings():

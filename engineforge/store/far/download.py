@@ -37,6 +37,8 @@ class WrongDigest(DownloadFailed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
+    """What a file is, and what else its server says of it."""
+
     digest: Digest
     content: Content
 
@@ -50,7 +52,7 @@ def fetch(
     environment: Mapping[str, str],
     told: Told,
     retries: int = _RETRIES,
-) -> Digest:
+) -> Fetched:
     """Put what a URL names at `out`, which must not exist, not fsynced. What came until a
     connection broke or the process ended waits in `partial`, on the same file system.
 
@@ -58,28 +60,6 @@ def fetch(
     nothing may come. UsageError for a URL that cannot be meant, HostUnfit without what reads it,
     WrongDigest where it is something else (and nothing is kept), DownloadFailed else.
     """
-    return fetched(
-        url,
-        sha256=sha256,
-        out=out,
-        partial=partial,
-        environment=environment,
-        told=told,
-        retries=retries,
-    ).digest
-
-
-def fetched(
-    url: str,
-    *,
-    sha256: str | None,
-    out: Path,
-    partial: Path,
-    environment: Mapping[str, str],
-    told: Told,
-    retries: int = _RETRIES,
-) -> Fetched:
-    """The same, with what else its server says of it."""
     expected = None if sha256 is None else Digest("sha256:" + sha256.removeprefix("sha256:"))
     found = origin(url, environment)
     with _claimed(partial, _name(url, expected), lambda _: told(0, 0)) as path:

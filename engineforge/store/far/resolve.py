@@ -17,7 +17,7 @@ from engineforge.spec import url as urls
 from engineforge.spec.lock import Locked
 from engineforge.spec.validate import did_you_mean
 from engineforge.store.far import web
-from engineforge.store.far.download import Told, fetched, leave
+from engineforge.store.far.download import Told, fetch, leave
 from engineforge.store.far.web import BrokenOff, DownloadFailed
 
 _RETRIES = 5
@@ -51,7 +51,7 @@ def resolve(
             return Locked(url=url, sha256=listed[0], size=listed[1], revision=commit)
         address = urls.pinned(url, commit)
     path = partial / f"resolved-{secrets.token_hex(8)}"
-    found = fetched(
+    found = fetch(
         address,
         sha256=None,
         out=path,

@@ -217,6 +217,18 @@ def test_two_processes_in_two_folders_give_the_same_model(
     assert str(tmp_path).encode() not in found[0]
 
 
+def of_two_inputs(folder: Path, way: str) -> tuple[PytorchSource, InputAxes]:
+    """`x - 2 * y`, and what is told of either."""
+    text = forward("return x - 2 * y", "x, y")
+    axes = InputAxes(type="float32", dims=(None,), example=(4,), batch=True)
+    if way == "program":
+        free, inputs = torch.export.Dim.DYNAMIC, {"x": axes, "y": axes}
+        return program_of(folder, made(text), inputs, {0: free}, {0: free}), axes
+    if way == "torchscript":
+        return traced(folder, made(text), torch.zeros(4), torch.zeros(4)), axes
+    return module(folder, text), axes
+
+
 class TestModule:
     def test_without_weights_is_the_same_each_time(self, tmp_path: Path) -> None:
         source = module(tmp_path, CONVNET)
@@ -307,28 +319,14 @@ class TestModule:
 
     @pytest.mark.parametrize("way", ["module", "program", "torchscript"])
     def test_takes_inputs_by_name_in_any_order(self, tmp_path: Path, way: str) -> None:
-        text = forward("return x - 2 * y", "x, y")
-        axes = InputAxes(type="float32", dims=(None,), example=(4,), batch=True)
-        source, inputs = module(tmp_path, text), {"x": axes, "y": axes}
-        if way == "program":
-            free = torch.export.Dim.DYNAMIC
-            source = program_of(tmp_path, made(text), inputs, {0: free}, {0: free})
-        if way == "torchscript":
-            source = traced(tmp_path, made(text), torch.zeros(4), torch.zeros(4))
+        source, axes = of_two_inputs(tmp_path, way)
         model = run(source, tmp_path, {"y": axes, "x": axes}, tmp_path / "out")
         one, two = np.ones(3, np.float32), np.full(3, 5, np.float32)
         assert outputs(model, {"x": one, "y": two})[0].tolist() == [-9, -9, -9]
 
     @pytest.mark.parametrize("way", ["module", "program", "torchscript"])
     def test_never_guesses_which_of_two_inputs_is_which(self, tmp_path: Path, way: str) -> None:
-        text = forward("return x - 2 * y", "x, y")
-        axes = InputAxes(type="float32", dims=(None,), example=(4,), batch=True)
-        source, inputs = module(tmp_path, text), {"x": axes, "y": axes}
-        if way == "program":
-            free = torch.export.Dim.DYNAMIC
-            source = program_of(tmp_path, made(text), inputs, {0: free}, {0: free})
-        if way == "torchscript":
-            source = traced(tmp_path, made(text), torch.zeros(4), torch.zeros(4))
+        source, axes = of_two_inputs(tmp_path, way)
         said_ = problem(source, tmp_path, {"y": axes, "image": axes})
         assert "inputs" in said_
         assert "(y, image)" in said_

@@ -18,9 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from engineforge.stages.sources import SourceFailed, warn_of_code
+from engineforge.stages.sources import SourceFailed, beginning, warn_of_code
 
-_LFS_POINTER = b"version https://git-lfs"
 _SUFFIXES = (".safetensors", ".pt", ".pth")
 _TRUST = "if it comes from people you trust: trust: true"
 # In the text of a TorchScript archive: what writes or maps files.
@@ -252,12 +251,9 @@ def damaged(called: str, error: Exception, hint: str | None = None) -> SourceFai
 
 def _check_file(path: Path, called: str) -> None:
     try:
-        with path.open("rb") as file:
-            start = file.read(len(_LFS_POINTER))
+        start = beginning(path, called)
     except OSError as error:
         raise SourceFailed(f"'{called}' cannot be read: {error.strerror}") from error
-    if start == _LFS_POINTER:
-        raise SourceFailed(f"'{called}' is a Git LFS pointer, not the model", hint="git lfs pull")
     if not start:
         raise SourceFailed(f"'{called}' is empty")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from engineforge.samples import near
 from engineforge.spec.sources import InputAxes, TensorflowSource
-from engineforge.stages.sources import SourceFailed, warn_of_code
+from engineforge.stages.sources import SourceFailed, beginning, warn_of_code
 from engineforge.stages.sources.exporters import TENSORFLOW_OPSET
 from engineforge.stages.sources.naming import settle
 
@@ -22,7 +22,6 @@ _TRUST = "if it comes from people you trust: trust: true"
 _TOUCHES_FILES = ("MatchingFiles", "PrintV2", "PyFunc", "PyFuncStateless", "ReadFile", "WriteFile")
 _ZIP, _HDF5 = (".keras",), (".h5", ".hdf5")
 _HDF5_START = b"\x89HDF\r\n\x1a\n"
-_LFS_POINTER = b"version https://git-lfs"
 # Protobuf holds 2 GiB; some is left for all that is not weights.
 _MOST_BYTES = (1 << 31) - (1 << 24)
 _IMAGE_AXES = 3
@@ -181,10 +180,7 @@ def _keras_model(path: Path, source: TensorflowSource) -> _Model:
 
 
 def _check_file(path: Path, called: str) -> None:
-    with path.open("rb") as file:
-        start = file.read(len(_LFS_POINTER))
-    if start == _LFS_POINTER:
-        raise SourceFailed(f"'{called}' is a Git LFS pointer, not the model", hint="git lfs pull")
+    start = beginning(path, called)
     if path.suffix not in (*_ZIP, *_HDF5):
         message = f"'{called}': expected a file that ends in {', '.join((*_ZIP, *_HDF5))}"
         raise SourceFailed(message, hint="a folder with a 'saved_model.pb': saved_model: folder")
