@@ -2,10 +2,17 @@
 
     EngineForgeError          1   something asked for could not be done
     ├── RemoteUnavailable     1   a remote store cannot be used (store/far/objects.py)
+    ├── KmsUnavailable        1   a KMS cannot be asked, or refuses (promotion/attest/kms.py)
     ├── UsageError            2   the command line asks for what is not there
+    │   └── BadKey            2   a key that cannot be used here (promotion/attest/keys.py)
     ├── SpecError             2   specs or targets are wrong: every problem of every file
+    ├── PromotionRefused      3   a gate, or whoever pulls, does not let an engine pass
+    │   └── Untrusted         3   it cannot be told where it comes from
     ├── StoreCorrupt          4   an entry of the store is not what its manifest says
     │   ├── RemoteCorrupt     4   the same in a remote store (store/far/remote.py)
+    │   ├── BadLayout         4   an environment is no image layout (promotion/oci/layout.py)
+    │   ├── BlobCorrupt       4   the same in an environment (promotion/oci/repository.py)
+    │   ├── Gone              4   what an environment names is not there (promotion/oci/repository.py)
     │   └── BadArchive        4   a file to import is not what was exported (store/far/archive.py)
     └── HostUnfit             5   this machine lacks what was asked of it
 
@@ -35,6 +42,15 @@ class EngineForgeError(Exception):
 
 class UsageError(EngineForgeError):
     exit_code = 2
+
+
+class PromotionRefused(EngineForgeError):
+    exit_code = 3
+
+
+class Untrusted(PromotionRefused):
+    """A signature, an attestation or a ledger that is not what it has to be: nothing is promoted by
+    it, and nothing loaded."""
 
 
 class StoreCorrupt(EngineForgeError):

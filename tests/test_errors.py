@@ -47,7 +47,7 @@ def test_the_tree_of_errors_is_as_it_is_drawn() -> None:
         del above[depth:]
         assert kind.__bases__ == ((above[-1],) if above else (Exception,)), name
         above.append(kind)
-    assert len(_drawn()) == 8
+    assert len(_drawn()) == 15
 
 
 def test_wrong_specs_are_bad_usage() -> None:

@@ -60,6 +60,7 @@ class BuildOutput:
     layers: int
     inputs: Sequence[str]
     outputs: Sequence[str]
+    interface: Mapping[str, Sequence[Mapping[str, object]]]
     parse_seconds: float
     build_seconds: float
     toolchain: Mapping[str, str]

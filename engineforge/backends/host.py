@@ -9,6 +9,7 @@ import importlib.util
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -29,10 +30,61 @@ _REQUIRED_CUDA = re.compile(
 _LINKED_CUDA = re.compile(rb"libcublas\.so\.(\d+)\0")
 _SHIPPED_VERSION = re.compile(r"""^__version__\s*=\s*["'](\d+(?:\.\d+)+)""", re.MULTILINE)
 
-# The least compute capability that an engine with hardware_compatibility 'ampere_plus' is for.
-_AMPERE = (8, 0)
+AMPERE = "8.0"
+"""The least compute capability that an engine with hardware_compatibility 'ampere_plus' is for."""
 
 Gpus = Callable[[], Sequence[HostGpu]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuNeed:
+    """Which GPUs will do, under which drivers: this one, one of some compute capabilities, or of
+    one from `least` on. `words` name them to people, `cuda` is what the driver has to know."""
+
+    words: str
+    cuda: str
+    driver: str | None = None
+    gpu: Gpu | None = None
+    capabilities: tuple[str, ...] = ()
+    least: str | None = None
+
+    def lacking(self, host: HostGpu) -> list[str]:
+        """In what a GPU of this host is not what is needed, in words."""
+        differences = []
+        if self.gpu is not None:
+            differences += [str(each) for each in gpu_differences(self.gpu, host.gpu)]
+        found = host.gpu.compute_capability
+        capability = f"compute capability is '{found}', expected"
+        if self.capabilities and found not in self.capabilities:
+            wanted = " or ".join(f"'{each}'" for each in self.capabilities)
+            differences.append(f"{capability} {wanted}")
+        if self.least is not None and _parts(found) < _parts(self.least):
+            differences.append(f"{capability} {self.least} or higher")
+        if self.driver is not None and self.driver != host.driver:
+            differences.append(f"driver is {host.driver}, expected {self.driver}")
+        if _parts(host.cuda)[0] < _parts(self.cuda)[0]:
+            differences.append(
+                f"driver {host.driver} knows CUDA up to {host.cuda}, expected {self.cuda}"
+            )
+        return differences
+
+    def why_not(self, who: str, gpus: Sequence[HostGpu]) -> str:
+        """Why none of these GPUs will do for `who`, by the nearest of them."""
+        if not gpus:
+            return (
+                f"{who} is for {self.words}, and this host shows no NVIDIA GPU: there is none, no "
+                "driver, or CUDA_VISIBLE_DEVICES hides it"
+            )
+        nearest = min(gpus, key=lambda each: len(self.lacking(each)))
+        which = f"nearest of {len(gpus)}, " if len(gpus) > 1 else ""
+        return (
+            f"{who} is for {self.words}, and this host has '{nearest.gpu.name}' "
+            f"({which}{nearest.uuid}), whose {'; '.join(self.lacking(nearest))}"
+        )
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
 
 def host_platform() -> str:
@@ -153,28 +205,42 @@ def why_not(
     found = gpus()
     if matching(target, found, builder):
         return None
-    return _why_no_gpu(target, found, builder)
+    return _need(target, builder).why_not("the target", found)
 
 
 def _why_not_toolchain(wanted: Toolchain) -> str | None:
     found = installed(wanted.backend)
+    if not found and (why := unclear(wanted.backend)) is not None:
+        return why
+    why = why_not_one(wanted, found)
+    if why is not None or same_toolchain(found[0], wanted):
+        return why
+    return (
+        f"the target pins {wanted}, and this host has {found[0]}: {install(wanted)}, "
+        "or change the target"
+    )
+
+
+def why_not_one(wanted: Toolchain, found: Sequence[Toolchain]) -> str | None:
+    """Why it cannot even be asked whether a host has this toolchain, of whose backend it `found`
+    these: there is none, or more than one."""
     # 'tensorrt' alone is the name of the family to many.
     name = str(wanted) if wanted.backend == _RTX else f"classic TensorRT, {wanted},"
     if not found:
-        return unclear(wanted.backend) or f"{name} is not installed here: {_install(wanted)}"
+        return f"{name} is not installed here: {install(wanted)}"
     if len(found) > 1:
         all_of_them = " and ".join(str(each) for each in found)
         return f"{all_of_them} are installed, in one folder: which one loads is left to chance"
-    here = found[0]
-    if here.version != wanted.version or not same_version(here.cuda, wanted.cuda):
-        return (
-            f"the target pins {wanted}, and this host has {here}: {_install(wanted)}, "
-            "or change the target"
-        )
     return None
 
 
-def _install(wanted: Toolchain) -> str:
+def same_toolchain(one: Toolchain, other: Toolchain) -> bool:
+    """Whether two toolchains of a backend are of one version, for CUDA as far as both tell."""
+    return one.version == other.version and same_version(one.cuda, other.cuda)
+
+
+def install(wanted: Toolchain) -> str:
+    """The command that installs it."""
     major = wanted.cuda.partition(".")[0]
     package = f"tensorrt-cu{major}"
     if wanted.backend == _RTX:
@@ -193,52 +259,19 @@ def matching(
     of a GPU is compared exactly, and the driver where the target pins one. With the option
     `hardware_compatibility`, any GPU that the level is for will do.
     """
-    return [each for each in gpus if not _differences(target, each, _level(target, builder))]
+    need = _need(target, builder)
+    return [each for each in gpus if not need.lacking(each)]
 
 
-def _level(target: Target, builder: Mapping[str, object] | None) -> object:
+def _need(target: Target, builder: Mapping[str, object] | None) -> GpuNeed:
     options = target.builder if builder is None else builder
-    return options.get("hardware_compatibility", "none")
-
-
-def _differences(target: Target, host: HostGpu, level: object) -> list[str]:
-    """In what a GPU of this host is not what a target needs, in words."""
-    differences = []
-    if target.gpu is not None:
-        differences += _gpu_differences(target.gpu, host.gpu, level)
-    if target.driver is not None and target.driver != host.driver:
-        differences.append(f"driver is {host.driver}, expected {target.driver}")
-    needed = target.toolchain.cuda
-    if int(host.cuda.partition(".")[0]) < int(needed.partition(".")[0]):
-        differences.append(f"driver {host.driver} knows CUDA up to {host.cuda}, expected {needed}")
-    return differences
-
-
-def _gpu_differences(expected: Gpu, found: Gpu, level: object) -> list[str]:
-    capability = f"compute capability is '{found.compute_capability}', expected"
-    if level == "ampere_plus":
-        parts = tuple(int(part) for part in found.compute_capability.split("."))
-        return [] if parts >= _AMPERE else [f"{capability} 8.0 or higher"]
-    if level == "same_compute_capability":
-        same = found.compute_capability == expected.compute_capability
-        return [] if same else [f"{capability} '{expected.compute_capability}'"]
-    return [str(each) for each in gpu_differences(expected, found)]
-
-
-def _why_no_gpu(
-    target: Target, gpus: Sequence[HostGpu], builder: Mapping[str, object] | None
-) -> str:
-    name = target.gpu.name if target.gpu is not None else "a GPU"
-    if not gpus:
-        return (
-            f"the target is for '{name}', and this host shows no NVIDIA GPU: there is none, no "
-            "driver, or CUDA_VISIBLE_DEVICES hides it"
-        )
-    level = _level(target, builder)
-    nearest = min(gpus, key=lambda each: len(_differences(target, each, level)))
-    which = f"nearest of {len(gpus)}, " if len(gpus) > 1 else ""
-    differences = "; ".join(_differences(target, nearest, level))
-    return (
-        f"the target is for '{name}', and this host has '{nearest.gpu.name}' "
-        f"({which}{nearest.uuid}), whose {differences}"
+    level, gpu = options.get("hardware_compatibility", "none"), target.gpu
+    same = gpu is not None and level == "same_compute_capability"
+    return GpuNeed(
+        words=f"'{gpu.name}'" if gpu is not None else "a GPU",
+        cuda=target.toolchain.cuda,
+        driver=target.driver,
+        gpu=None if level in ("ampere_plus", "same_compute_capability") else gpu,
+        capabilities=(gpu.compute_capability,) if gpu is not None and same else (),
+        least=AMPERE if gpu is not None and level == "ampere_plus" else None,
     )

@@ -97,6 +97,25 @@ def interfaces(network: Any) -> tuple[list[str], list[str]]:  # noqa: ANN401
     return [*map(_interface, inputs_of(network))], [*map(_interface, outputs_of(network))]
 
 
+def tensors(network: Any) -> dict[str, list[dict[str, Any]]]:  # noqa: ANN401
+    """The same as values: `dtype` is TensorRT's name, -1 in `dims` a dimension that changes, of
+    which `dimensions` has the names (None without one)."""
+    return {
+        "inputs": [*map(_tensor, inputs_of(network))],
+        "outputs": [*map(_tensor, outputs_of(network))],
+    }
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:  # noqa: ANN401 - TensorRT's ITensor
+    return {
+        "name": tensor.name,
+        "dtype": tensor.dtype.name,
+        "dims": list(tensor.shape),
+        "dimensions": [tensor.get_dimension_name(i) or None for i in range(len(tensor.shape))],
+        "shape_tensor": bool(tensor.is_shape_tensor),
+    }
+
+
 def _interface(tensor: Any) -> str:  # noqa: ANN401 - TensorRT's ITensor
     names = [tensor.get_dimension_name(i) for i in range(len(tensor.shape))]
     dims = [

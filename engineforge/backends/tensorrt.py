@@ -24,6 +24,7 @@ from engineforge.backends.network import (
     interfaces,
     make_network,
     parse,
+    tensors,
 )
 from engineforge.backends.options import OPTIONS
 from engineforge.backends.plugins import load_plugins, serialize_plugins
@@ -111,6 +112,7 @@ class _Build:
             layers=self.network.num_layers,
             inputs=inputs,
             outputs=outputs,
+            interface=tensors(self.network),
             parse_seconds=parsed - started,
             build_seconds=built - parsed,
             toolchain=toolchain,
@@ -208,6 +210,9 @@ class _Timings:
             state = "cold"
             self._about["rejected"] = rejected.why
         self._about |= {"state": state, "bytes_read": cache.read_bytes}
+        if cache.read_sha256 is not None:
+            # For provenance: the shared one is another when the next build has merged into it.
+            self._about["sha256_read"] = cache.read_sha256
         if (keys := cache.keys()) is not None:
             self._about["timings_read"] = keys
 

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from engineforge.backends.library import api
+from engineforge.digest import Digest, digest_bytes
 from engineforge.store.timings import BadTimings, Timings
 
 # What 8.6 to 11 log of a cache that they do not use. 8.6 also says "Myelin error from unknown
@@ -43,13 +44,15 @@ def _rejection(said: list[str]) -> str | None:
 
 class TimingCache:
     """The timing cache of one build. `notes` are what TensorRT said of caches: its errors while it
-    loads one are no errors of the build."""
+    loads one are no errors of the build. Of what it begins with, `read_bytes` and `read_sha256`
+    tell (None: with nothing)."""
 
     def __init__(self, trt: ModuleType, config: Any, logger: Any) -> None:  # noqa: ANN401
         self._trt = trt
         self._config, self._logger = config, logger
         self.notes: list[str] = []
         self.read_bytes = 0
+        self.read_sha256: Digest | None = None
 
     def attach(self, blob: bytes) -> Rejected | None:
         """Build with what is known; with nothing known, where that is rejected."""
@@ -67,6 +70,7 @@ class TimingCache:
                 self.attach(b"")
             return Rejected(why or "TensorRT refused it without a word")
         self.read_bytes = len(blob)
+        self.read_sha256 = digest_bytes(blob) if blob else None
         return None
 
     def _loaded(self, blob: bytes) -> Any:  # noqa: ANN401 - TensorRT's ITimingCache, or Rejected

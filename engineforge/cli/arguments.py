@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from engineforge import __version__
+from engineforge.cli.promotion_arguments import add_promotion
 
 _LONGEST = 86_400
 
@@ -200,13 +201,18 @@ def parser() -> argparse.ArgumentParser:
         (_run_arguments if name == "run" else _bench_arguments)(made)
 
     schema = command(
-        "schema", "schema", "print the JSON Schema of specs, targets.yaml or engineforge.yaml"
+        "schema",
+        "schema",
+        "print the JSON Schema of specs, targets.yaml, engineforge.yaml or environments.yaml",
     )
-    schema.add_argument("kind", nargs="?", choices=("spec", "targets", "settings"), default="spec")
+    kinds = ("spec", "targets", "settings", "environments")
+    schema.add_argument("kind", nargs="?", choices=kinds, default="spec")
 
     target = command("target", "target", "list targets, or print one for this host")
     target.add_argument("action", choices=("list", "detect"), nargs="?", default="list")
     _paths(target)
+
+    add_promotion(command, _paths, _selectors, _common)
 
     doctor = command("doctor", "doctor", "say what this host can build, and why not the rest")
     _paths(doctor)

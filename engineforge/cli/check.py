@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     with world.project(args, specs) as project:
 
         def planned() -> Plan:
-            return project.plan(specs, world.selection(args), checks=True)
+            return project.plan(specs, world.selection(args), checks=True, environments=True)
 
         plan = planned()
         if kinds and (args.keep_going or not plan.problems):

@@ -16,8 +16,10 @@ from engineforge.plan.planner import UpToDate
 from engineforge.project.checking import last_check
 from engineforge.project.last import LastChecks
 from engineforge.project.plans import PlannedVariant
+from engineforge.promotion.placing import manifest_of
 from engineforge.report import accuracy, data, latency, text
 from engineforge.store.local import Entry, LocalStore
+from engineforge.store.manifest import BadManifest, Manifest
 from engineforge.worker.chain import CALIBRATION, MODEL
 
 _FEWEST_DIGITS = 4
@@ -30,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     root = Path("specs")
     store = LocalStore(world.cache(args, root), world.say)
     if path.is_file():
-        entries = list(_by_file(store, path))
+        entries = list(_by_file(store, path)) or list(_beside(path))
         if not entries:
             raise EngineForgeError(
                 f"'{path}' ({digest_file(path)}) is no file of this cache",
@@ -163,6 +165,17 @@ def _by_file(store: LocalStore, path: Path) -> Iterator[Entry]:
                     if file.sha256 == digest:
                         yield entry
                         break
+
+
+def _beside(path: Path) -> Iterator[Entry]:
+    """A file that was pulled, by the manifest that lies with it; nothing where that is of another
+    file."""
+    try:
+        manifest = Manifest.from_bytes(manifest_of(path).read_bytes())
+    except (OSError, BadManifest):
+        return
+    if digest_file(path) in {each.sha256 for each in manifest.files.values()}:
+        yield Entry(path.parent, manifest, (0, 0, 0))
 
 
 def _by_digits(store: LocalStore, digits: str) -> list[Entry]:

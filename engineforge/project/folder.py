@@ -8,8 +8,8 @@ from pathlib import Path
 
 from engineforge.errors import UsageError
 
-TARGETS, SETTINGS = "targets.yaml", "engineforge.yaml"
-_NOT_SPECS = frozenset({TARGETS, SETTINGS, "environments.yaml"})
+TARGETS, SETTINGS, ENVIRONMENTS = "targets.yaml", "engineforge.yaml", "environments.yaml"
+_NOT_SPECS = frozenset({TARGETS, SETTINGS, ENVIRONMENTS})
 
 
 def find_root(paths: Sequence[Path]) -> Path:

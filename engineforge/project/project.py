@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError, HostUnfit, Problem, SpecError, UsageError
-from engineforge.project.folder import SETTINGS, TARGETS, spec_files, spec_name
+from engineforge.project.folder import ENVIRONMENTS, SETTINGS, TARGETS, spec_files, spec_name
 from engineforge.project.plans import Effort, Plan, PlannedVariant, Selection
 from engineforge.project.remembered import up_to_date
 from engineforge.spec import LOCK
@@ -86,6 +86,7 @@ class Project:
         jobs: bool = False,
         checks: bool = False,
         data_may_miss: bool = False,
+        environments: bool = False,
     ) -> Plan:
         """Plan the selected variants of the specs named or contained in `paths`.
 
@@ -93,7 +94,7 @@ class Project:
         for other toolchain versions, by backend; `paranoid` trusts nothing that was remembered;
         `jobs` reads every spec, so that all variants have one; `checks` does, and reads the data of
         accuracy checks too; with `data_may_miss`, what is wrong with that data is a note. What is
-        wrong with specs and targets is in the plan.
+        wrong with specs and targets, and with the `environments` if asked, is in the plan.
         """
         if paranoid:
             self.index.forget()
@@ -140,6 +141,8 @@ class Project:
             known_targets.update(each.target for each in planned)
         if reader is not None:
             plan.problems += reader.target_problems
+        if environments:
+            plan.problems += self._environment_problems()
         if not plan.problems:
             _must_exist("variant", selection.variants, known_variants)
             _must_exist("target", selection.targets, known_targets)
@@ -259,6 +262,14 @@ class Project:
         if document is None or problems:
             raise SpecError(problems)
         return parse_settings(document)
+
+    def _environment_problems(self) -> list[Problem]:
+        from engineforge.spec.environments import load_environments
+
+        try:
+            return load_environments(self.root / ENVIRONMENTS)[1]
+        except FileNotFoundError:
+            return []
 
     def overlay(self, url: str, *, push: bool) -> Overlay:
         """This project's store before the one at `url`, which is given what is built where `push`

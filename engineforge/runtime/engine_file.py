@@ -3,6 +3,7 @@ not what a manifest or a digest promises. An engine is executable input, so this
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from engineforge.store.manifest import BadManifest, Manifest
 from engineforge.target import same_version
 
 _CHUNK = 1 << 20
+_TRIES = 5
 _CLASSIC = "tensorrt"
 # NVIDIA's own reading of a plan: samples/common/sampleEngines.cpp, `trtexec --getPlanVersionOnly`.
 _TAG, _HEADER = b"ftrt", 28
@@ -89,8 +91,9 @@ def read_engine(
     backend: str | None = None,
     recipe: Mapping[str, Any] | None = None,
 ) -> EngineFile:
-    """Read and verify an entry folder, an engine file beside its manifest, or any file by `sha256`,
-    of which `recipe` may say what a manifest would.
+    """Read and verify an entry folder, an engine file beside its manifest (`manifest.json`, or
+    `NAME.manifest.json` of one with another name that was pulled), or any file by `sha256`, of
+    which `recipe` may say what a manifest would.
 
     StoreCorrupt where a manifest is broken or does not match, EngineRefused where there is nothing
     to verify by, the file is not what `sha256` says, or is not for `backend`.
@@ -98,17 +101,39 @@ def read_engine(
     file = path / ENGINE if path.is_dir() else path
     if not file.is_file() and file.with_name(MANIFEST).exists():
         raise StoreCorrupt(f"'{file}' is missing: its manifest is there, and it is not")
-    manifest = _manifest(file)
-    recipe = recipe or {}
+    for left in range(_TRIES, -1, -1):
+        manifest, following = _manifest(_beside(file)), _manifest(_next(file))
+        try:
+            return _verified(file, manifest, sha256, backend, recipe or {})
+        except StoreCorrupt:
+            # A pull replaces engine and manifest one after the other: it lays the next manifest
+            # beside them first, and takes it away last.
+            with contextlib.suppress(StoreCorrupt):
+                if following is not None:
+                    return _verified(file, following, sha256, backend, recipe or {})
+            now = _manifest(_beside(file)), _manifest(_next(file))
+            if not left or now == (manifest, following):
+                raise
+    raise AssertionError("the last try returned or raised")
+
+
+def _verified(
+    file: Path,
+    manifest: Manifest | None,
+    sha256: Digest | None,
+    backend: str | None,
+    recipe: Mapping[str, Any],
+) -> EngineFile:
     promised, size = sha256, None
-    if manifest is not None and (stored := manifest.files.get(file.name)) is not None:
+    name = ENGINE if _own_manifest(file).is_file() else file.name
+    if manifest is not None and (stored := manifest.files.get(name)) is not None:
         if sha256 not in (None, stored.sha256):
             raise EngineRefused(
                 f"'{file}': its manifest says {stored.sha256}, and {sha256} was asked for"
             )
         if manifest.stage != "engine":
             raise EngineRefused(f"'{file}' is of the stage '{manifest.stage}', and no engine")
-        if file.name != ENGINE:
+        if name != ENGINE:
             raise EngineRefused(f"'{file}' is beside an engine, '{ENGINE}', and none itself")
         promised, size = stored.sha256, stored.size
         recipe = manifest.key_document["recipe"]
@@ -149,8 +174,22 @@ def plan_version(data: npt.NDArray[np.uint8]) -> str | None:
     return ".".join(str(each) for each in head[24:28])
 
 
-def _manifest(file: Path) -> Manifest | None:
-    path = file.with_name(MANIFEST)
+def _own_manifest(file: Path) -> Path:
+    return file.with_name(f"{file.name}.{MANIFEST}")
+
+
+def _beside(file: Path) -> Path:
+    """The manifest that is the file's own, or that of the entry whose folder it is in."""
+    own = _own_manifest(file)
+    return own if own.is_file() else file.with_name(MANIFEST)
+
+
+def _next(file: Path) -> Path:
+    beside = _beside(file)
+    return beside.with_name(f"{beside.name}.next")
+
+
+def _manifest(path: Path) -> Manifest | None:
     try:
         return Manifest.from_bytes(path.read_bytes())
     except FileNotFoundError:

@@ -31,11 +31,11 @@ def salvage(kind: str, document: Document) -> Document | None:
 
 
 def _removable(kind: str, path: Path) -> Path | None:
-    """What goes with a path: a target whole, and a variant whole where its shapes or its targets
-    are wrong. None where too little would be left."""
+    """What goes with a path: a target or environment whole, and a variant whole where its shapes or
+    its targets are wrong. None where too little would be left."""
     if not path or path in _WHOLE:
         return None
-    if kind == "targets":
+    if kind in ("targets", "environments"):
         return path[:1]
     if not _NEEDED & set(path):
         return path

@@ -26,7 +26,8 @@ def schema_bytes() -> bytes:
 
 
 def schema(kind: str) -> dict[str, Any]:
-    """The JSON Schema 2020-12 of one kind of file: `spec`, `targets` or `settings`."""
+    """The JSON Schema 2020-12 of one kind of file: `spec`, `targets`, `settings` or
+    `environments`."""
     whole: dict[str, Any] = json.loads(schema_bytes())
     return {**whole, "$ref": f"#/$defs/{kind}"}
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 import pytest
 
 from engineforge.backends.timing_cache import Rejected, TimingCache
+from engineforge.digest import digest_bytes
 from engineforge.store.timings import Timings
 
 MYELIN = (
@@ -131,6 +132,17 @@ def test_a_build_begins_with_what_is_known() -> None:
     cache = Library().cache(blob({"conv": 7}))
     assert timings(cache.taken_out()) == {"conv": 7}
     assert cache.read_bytes == len(blob({"conv": 7}))
+
+
+def test_it_is_known_which_timings_a_build_began_with() -> None:
+    assert Library().cache(blob({"conv": 7})).read_sha256 == digest_bytes(blob({"conv": 7}))
+    assert Library().cache().read_sha256 is None
+
+
+def test_timings_that_were_rejected_are_not_what_a_build_began_with() -> None:
+    cache = Library().cache(None)
+    cache.attach(blob({"conv": 7}, gpu="GPU-2"))
+    assert cache.read_sha256 is None
 
 
 def test_nothing_known_is_a_cold_build_and_no_rejection() -> None:

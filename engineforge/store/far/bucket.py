@@ -271,6 +271,14 @@ class Bucket:
     def settle(self, path: str) -> None:
         """Nothing: what a bucket shows it keeps."""
 
+    def names(self) -> list[str]:
+        if self.read_only:
+            return []
+        with self._told():
+            for some in self._obstore.list(self._store):
+                return sorted({each["path"].partition("/")[0] for each in some})
+        return []
+
     def copy(self, path: str, to: str) -> None:
         with self._told():
             self._obstore.copy(self._store, path, to)

@@ -108,6 +108,11 @@ class Folder:
         with self._told(), contextlib.suppress(FileNotFoundError):
             files.sync_name(self._root / path)
 
+    def names(self) -> list[str]:
+        with self._told(), self._or_none():
+            return sorted(each.name for each in self._root.iterdir())
+        return []
+
     def copy(self, path: str, to: str) -> None:
         final = self._root / to
         with self._told(), self._temporary() as temporary:

@@ -71,5 +71,9 @@ class Objects(Protocol):
         """Have what was found there outlast a power cut, before anything relies on it: whoever put
         it may have been killed before they saw to that."""
 
+    def names(self) -> list[str]:
+        """Some of the first parts of all paths, and all where they are few; none where that cannot
+        be asked (HTTP)."""
+
     def copy(self, path: str, to: str) -> None:
         """Copy an object; FileNotFoundError where it is gone."""

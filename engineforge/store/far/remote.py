@@ -6,21 +6,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
 
 from engineforge.digest import Digest, digest_bytes
 from engineforge.errors import StoreCorrupt, UsageError
 from engineforge.store import disk, files
 from engineforge.store.far import layout
-from engineforge.store.far.bucket import SCHEMES, Bucket
-from engineforge.store.far.folder import Folder
 from engineforge.store.far.objects import Found, Objects, RemoteUnavailable, Version
+from engineforge.store.far.places import objects_at
 from engineforge.store.far.transfer import (
     Counter,
     Mismatch,
@@ -36,7 +33,6 @@ from engineforge.store.manifest import BadManifest, Manifest, PlanRecord, Stored
 T = TypeVar("T")
 _AT_ONCE = 4
 _TRIES = 8
-_LIKE_A_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 # What stands where something broken was taken out. Nothing is ever deleted: a delete could hit what
 # another machine has put there since, and a swap cannot.
 _TAKEN_OUT = b""
@@ -61,29 +57,8 @@ class Remote:
         environment: Mapping[str, str],
         said: Callable[[str], None] = lambda _: None,
     ) -> Remote:
-        """The store at `s3://bucket/path`, `gs://bucket/path`, `az://container/path`, `https://…`
-        (for reading), `file:///path` or a path; nothing is asked of it yet.
-
-        Credentials come from `environment` by the names that the providers use. UsageError or
-        HostUnfit where that cannot be.
-        """
-        scheme = url.partition("://")[0] if "://" in url else ""
-        if scheme in SCHEMES:
-            return cls(Bucket(url, options={}, environment=environment), said)
-        if scheme not in ("", "file"):
-            raise UsageError(
-                f"a remote store cannot be at '{scheme}://'",
-                hint=f"expected a folder, or one of: {', '.join(SCHEMES)}, file",
-            )
-        if not scheme and (like := _LIKE_A_URL.match(url)):  # its rest may hold a password
-            raise UsageError(
-                f"a remote store cannot be at '{like[0]}…'",
-                hint=f"two slashes follow a scheme: {', '.join(SCHEMES)}, file; a folder: ./NAME",
-            )
-        path = Path(unquote(urlsplit(url).path)) if scheme else Path(url)
-        if scheme and (urlsplit(url).netloc not in ("", "localhost") or not path.is_absolute()):
-            raise UsageError("a 'file://' URL names no absolute path", hint="file:///path/to/it")
-        return cls(Folder(path), said)
+        """The store at a URL or path, as `objects_at` reads it; nothing is asked of it yet."""
+        return cls(objects_at(url, environment=environment), said)
 
     @property
     def url(self) -> str:
