@@ -10,7 +10,7 @@ from pathlib import Path
 from engineforge.cli import world
 from engineforge.cli.signing import environments, signing_key, who
 from engineforge.digest import digest_file
-from engineforge.errors import SpecError, UsageError
+from engineforge.errors import EngineForgeError, SpecError, UsageError
 from engineforge.project.promotion import ENVIRONMENTS, Environments, Promoter
 from engineforge.promotion import Untrusted
 from engineforge.promotion.attest.attestation import sign_attestation
@@ -52,8 +52,17 @@ def _of_file(known: Environments, path: Path) -> list[Verified]:
     found = []
     for name in known.names:
         opened = known.open(name)
-        for spec in opened.specs():
-            state = opened.state(spec)
+        try:
+            specs = opened.specs()
+        except EngineForgeError as error:  # another one may have it
+            world.say(f"note: {name} could not be asked: {error}")
+            continue
+        for spec in specs:
+            try:
+                state = opened.state(spec)
+            except EngineForgeError as error:
+                world.say(f"note: {name} could not be asked for '{spec}': {error}")
+                continue
             for each in state.engines if state else ():
                 if each.engine == engine and state is not None:
                     found.append(verified(opened, state, each, world.now()))

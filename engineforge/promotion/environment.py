@@ -33,7 +33,7 @@ from engineforge.promotion.oci.documents import (
 )
 from engineforge.promotion.oci.opening import open_repository
 from engineforge.promotion.oci.repository import Repository
-from engineforge.promotion.state import LEDGER, NAME, STATE, Reader, State
+from engineforge.promotion.state import LEDGER, NAME, STATE, Reader, State, readable
 from engineforge.spec.environments import Environment
 
 _TRIES = 5
@@ -48,7 +48,8 @@ def tag_of(spec: str) -> str:
     if _TAG.fullmatch(spec) and not _TAKEN.fullmatch(spec):
         return spec
     short = re.sub(r"[^A-Za-z0-9_]+", "-", spec).strip("-")[:60] or "spec"
-    return f"{short}-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
+    # Of a file whose name is no UTF-8, too.
+    return f"{short}-{hashlib.sha256(spec.encode(errors='surrogatepass')).hexdigest()[:12]}"
 
 
 class Opened:
@@ -216,26 +217,26 @@ class Opened:
             )
             data = self._reader.manifest(each.digest, what)
             try:
-                manifest = ImageManifest.from_bytes(data)
-            except BadDocument as error:
-                raise Untrusted(f"{what} cannot be read: {error}") from error
-            if manifest.subject is None or manifest.subject.digest != listed.manifest:
-                self._said(f"note: {what} does not count: it is attached to another engine")
-                continue
-            if len(manifest.layers) != 1:
-                raise Untrusted(f"{what} has {len(manifest.layers)} layers, expected 1")
-            try:
-                attestation = read_attestation(
-                    self._reader.small(manifest.layers[0]), self.keys if keys is None else keys
-                )
+                found.append(self._attestation(data, listed, self.keys if keys is None else keys))
             except Untrusted as error:
-                self._said(f"note: {what} does not count: {error.args[0]}")
-                continue
-            if not {listed.manifest, listed.engine} <= attestation.statement.subject_digests:
-                self._said(f"note: {what} does not count: it is about another engine")
-                continue
-            found.append(attestation)
+                self._said(f"note: {what} does not count: {readable(error)}")
         return found
+
+    def _attestation(
+        self, data: bytes, listed: Listed, keys: Mapping[str, PublicKey]
+    ) -> Attestation:
+        try:
+            manifest = ImageManifest.from_bytes(data)
+        except BadDocument as error:
+            raise Untrusted(f"it cannot be read: {error}") from error
+        if manifest.subject is None or manifest.subject.digest != listed.manifest:
+            raise Untrusted("it is attached to another engine")
+        if len(manifest.layers) != 1:
+            raise Untrusted(f"it has {len(manifest.layers)} layers, expected 1")
+        attestation = read_attestation(self._reader.small(manifest.layers[0]), keys)
+        if not {listed.manifest, listed.engine} <= attestation.statement.subject_digests:
+            raise Untrusted("it is about another engine")
+        return attestation
 
     def attach(self, engine: Descriptor, bundle: bytes) -> None:
         """Attach an attestation to the manifest of an engine that is there."""
@@ -334,6 +335,6 @@ def open_environment(
 
 def _set_back(tag: str, number: int) -> str:
     return (
-        "it was set back, by a person or by somebody who wants an old engine to run: look at the "
+        "somebody changed tags by other means, maybe for an old engine to run again: look at the "
         f"registry's log, and have '{tag}' stand for what '{tag}--{number}' stands for once more"
     )

@@ -3,6 +3,7 @@ The last one says which engines are there; nothing is ever taken out of it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,8 @@ RFC 3339 writes them."""
 
 Action = Literal["promote", "rollback"]
 _ACTIONS = ("promote", "rollback")
+# Of variants and targets, as schema.json has it.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +121,8 @@ def read_event(statement: Statement) -> Event:
         origin = Origin(environment=source.text("environment"), number=source.whole("number"))
         source.done()
     engines = tuple(_read(each) for each in fields.each("engines"))
+    if not engines:
+        raise Untrusted("an event of a ledger names no engine")
     names = [each.name for each in engines]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise Untrusted(f"an event of a ledger names two engines {twice[0]}")
@@ -162,8 +167,8 @@ def _written(engine: Listed) -> dict[str, Any]:
 
 def _read(fields: Fields) -> Listed:
     found = Listed(
-        variant=fields.text("variant"),
-        target=fields.text("target"),
+        variant=_name(fields, "variant"),
+        target=_name(fields, "target"),
         manifest=_digest(fields, "manifest"),
         engine=_digest(fields, "engine"),
         plan=_digest(fields, "plan"),
@@ -174,6 +179,14 @@ def _read(fields: Fields) -> Listed:
     )
     fields.done()
     return found
+
+
+def _name(fields: Fields, field: str) -> str:
+    """Folders and files are called by it, and people read it."""
+    text = fields.text(field)
+    if not _NAME.fullmatch(text):
+        raise Untrusted(f"'{field}' of an event of a ledger is no name: {text!r}")
+    return text
 
 
 def _verdicts(gates: Fields) -> dict[str, Verdict]:

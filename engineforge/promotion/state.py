@@ -134,7 +134,7 @@ class Reader:
             attestation = read_attestation(data, self.keys)
             event = read_event(attestation.statement)
         except Untrusted as error:
-            told = error.args[0]
+            told = readable(error)
             raise Untrusted(
                 f"an event in {where} counts for nothing: {told}", hint=_KEYS
             ) from error
@@ -191,6 +191,12 @@ _KEYS = (
     "a key that counted then stays in 'signers', with the day after which it counts no more as "
     "'not_after'; one that may have signed this for somebody else does not"
 )
+
+
+def readable(error: Untrusted) -> str:
+    """What is amiss with what anybody may have written, for a terminal."""
+    told = str(error.args[0])
+    return told if told.isprintable() else ascii(told)
 
 
 def _named(engine: Descriptor) -> tuple[str, str, Digest]:

@@ -16,7 +16,9 @@ from typing import Any
 
 from engineforge.backends.gpu import HostGpu
 from engineforge.digest import Digest
-from engineforge.project.promotion import Environments
+from engineforge.project.plans import Selection
+from engineforge.project.project import Project
+from engineforge.project.promotion import Environments, Offers, Promoter
 from engineforge.promotion.attest.attestation import sign_attestation
 from engineforge.promotion.attest.bundle import MEDIA_TYPE as BUNDLE
 from engineforge.promotion.attest.keys import PrivateKey, generate, read_private_key
@@ -26,24 +28,26 @@ from engineforge.promotion.ledger import Event, statement_of
 from engineforge.promotion.oci.documents import (
     EMPTY_BYTES,
     EMPTY_CONFIG,
+    INDEX,
     MANIFEST,
     REF_NAME,
     Descriptor,
     ImageIndex,
     ImageManifest,
 )
+from engineforge.promotion.oci.layout import Layout
+from engineforge.promotion.oci.repository import Chunks
+from engineforge.promotion.promoting import Judged, Who, judge
 from engineforge.promotion.pulling import Pulled, Wanted, pull
 from engineforge.promotion.selecting import Host
 from engineforge.promotion.state import LEDGER, STATE, State
+from engineforge.store.far.folder import Folder
 from engineforge.target import Gpu, Toolchain
 from tests.conftest import SPEC, TARGETS, Forge, Result
 from tests.models import convnet
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=timezone.utc)
 """After everything that the clock of this machine signs."""
-
-ANOTHER = 7
-"""The seed of the other weights that `net` may have."""
 
 ENVIRONMENTS = """\
 dev:
@@ -104,13 +108,21 @@ def make_project(root: Path) -> None:
         "other": SPEC.replace("models/net.onnx", "models/other.onnx"),
     }.items():
         (root / "specs" / f"{name}.yaml").write_text(text)
-    for folder in ("specs/models", "envs"):
-        (root / folder).mkdir()
     models = root / "specs" / "models"
+    for folder in (models, root / "envs"):
+        folder.mkdir()
     convnet(models / "other.onnx", seed=1)
-    convnet(models / "net.onnx", seed=ANOTHER)
-    _run(root, "build", "specs")  # for `another`, from the cache
     convnet(models / "net.onnx")
+    to_staging(root)
+
+
+def make_another(root: Path) -> None:
+    """In such a project, `net` once more with other weights: number 2 in both environments."""
+    convnet(root / "specs" / "models" / "net.onnx", seed=7)
+    to_staging(root)
+
+
+def to_staging(root: Path) -> None:
     key, alice = "specs/keys/ci.key", "specs/keys/alice.key"
     for words in (
         ("build", "specs"),
@@ -118,13 +130,9 @@ def make_project(root: Path) -> None:
         ("attest", "approve", "specs", "--to", "staging", "--key", alice),
         ("promote", "specs", "--to", "staging", "--key", key),
     ):
-        _run(root, *words)
-
-
-def _run(root: Path, *words: str) -> None:
-    command = [sys.executable, "-m", "engineforge", *words]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+        command = [sys.executable, "-m", "engineforge", *words]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 class World(Forge):
@@ -173,17 +181,64 @@ class World(Forge):
         key = self.specs / "keys" / "ci.key"
         return self.run("rollback", spec, "--in", name, "--key", key, *more)
 
-    def another(self, *, staging: bool = True) -> None:
-        """`net` with other weights: built, in `dev`, and in `staging`."""
-        convnet(self.model, seed=ANOTHER)
-        assert self.build().code == 0
-        assert self.promote("dev").code == 0
-        if staging:
-            assert self.approve().code == 0
-            assert self.promote("staging").code == 0
+    def watched(self, before: Callable[[str, str], object], name: str = "staging") -> Opened:
+        """An environment by way of a `Watched` layout."""
+        opened = self.open(name)
+        return Opened(opened.environment, Watched(self.root / "envs" / name, before), opened.keys)
+
+    def offers(self, to: str = "production") -> Offers:
+        """What of `net` may be promoted there."""
+        known = Environments(self.specs / "environments.yaml", {}, lambda _: None)
+        with Project(self.specs, self.cache, {}) as project:
+            promoter = Promoter(
+                project,
+                [self.specs / "net.yaml"],
+                Selection(),
+                environments=known,
+                key=self.key("ci"),
+                now=NOW,
+            )
+            return promoter.offers("net", known.open(to).environment)
+
+    def judge(self, destination: Opened, offers: Offers | None = None) -> Judged:
+        """What the gates of an environment say of it now."""
+        found = offers or self.offers(destination.environment.name)
+        return judge(destination, "net", found.offered, keeps=found.keeps, overridden=(), now=NOW)
+
+    def who(self, key: str = "ci", reason: str = "") -> Who:
+        return Who(key=self.key(key), by=key, reason=reason, now=NOW)
 
     def attacker(self, name: str = "staging") -> Attacker:
         return Attacker(self.root / "envs" / name)
+
+
+class Watched(Layout):
+    """The layout of an environment; `before` is told each call that changes it, or asks what a tag
+    stands for, and may raise."""
+
+    def __init__(self, folder: Path, before: Callable[[str, str], object]) -> None:
+        super().__init__(Folder(folder))
+        self._before = before
+
+    def resolve(self, tag: str) -> Digest | None:
+        self._before("resolve", tag)
+        return super().resolve(tag)
+
+    def push(self, blob: Descriptor, chunks: Chunks) -> None:
+        self._before("push", blob.digest)
+        super().push(blob, chunks)
+
+    def put_manifest(self, data: bytes) -> Digest:
+        self._before("put_manifest", "")
+        return super().put_manifest(data)
+
+    def move(self, tag: str, to: Digest, expected: Digest | None) -> bool:
+        self._before("move", tag)
+        return super().move(tag, to, expected)
+
+    def tag(self, tag: str, to: Digest) -> None:
+        self._before("tag", tag)
+        super().tag(tag, to)
 
 
 class Attacker:
@@ -231,12 +286,13 @@ class Attacker:
         raw["manifests"] = [e for e in raw["manifests"] if e["annotations"][REF_NAME] != tag]
         if to is not None:
             size = self.blob(to).stat().st_size
-            kind = json.loads(self.blob(to).read_bytes())["mediaType"]
             about = {"annotations": {REF_NAME: tag}}
-            raw["manifests"].append({"mediaType": kind, "digest": to, "size": size, **about})
+            raw["manifests"].append({"mediaType": INDEX, "digest": to, "size": size, **about})
         (self.folder / "index.json").write_text(json.dumps(raw))
 
     def _index(self) -> dict[str, Any]:
+        if not (self.folder / "index.json").exists():
+            return {"schemaVersion": 2, "manifests": []}
         found: dict[str, Any] = json.loads((self.folder / "index.json").read_bytes())
         return found
 
@@ -281,13 +337,12 @@ class Attacker:
         engines: Iterable[Descriptor],
         *,
         ledgers: int = 1,
-        tag: str | None = None,
     ) -> Digest:
-        """Have the tag of a spec stand for these engines and this ledger."""
+        """Have the tag of a spec, and that of its number, stand for these engines and this
+        ledger."""
         self.put(EMPTY_BYTES)
-        written = ImageManifest(
-            artifact_type=LEDGER, config=EMPTY_CONFIG, layers=tuple(ledger)
-        ).to_bytes()
+        layers = tuple(ledger)
+        written = ImageManifest(artifact_type=LEDGER, config=EMPTY_CONFIG, layers=layers).to_bytes()
         listed = self.put(written, MANIFEST, artifact_type=LEDGER)
         again = [replace(listed, annotations={"copy": str(i)}) for i in range(1, ledgers)]
         index = ImageIndex(
@@ -296,7 +351,8 @@ class Attacker:
             annotations={"dev.engineforge.spec": spec},
         )
         digest = self.put(index.to_bytes()).digest
-        self.point(tag or spec, digest)
+        self.point(spec, digest)
+        self.point(f"{spec}--{len(layers)}", digest)
         return digest
 
     def add(self, state: State, key: PrivateKey, **changes: Any) -> Digest:  # noqa: ANN401

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -13,6 +12,7 @@ from urllib.parse import urlencode
 from engineforge.digest import Digest
 from engineforge.promotion.oci.answer import Answer, BrokenOff, SourceFailed
 from engineforge.promotion.oci.documents import Descriptor
+from engineforge.promotion.oci.hashing import Passing, passing
 from engineforge.promotion.oci.http import Client
 from engineforge.promotion.oci.repository import BlobCorrupt, Chunks, Gone
 from engineforge.store.far.objects import RemoteUnavailable
@@ -55,23 +55,23 @@ class Blobs:
         return int(length)
 
     def stream(self, blob: Descriptor) -> Iterator[bytes]:
-        got, found, pauses = 0, hashlib.sha256(), self._client.pauses()
-        while True:
-            try:
-                for chunk in self._from(blob, got):
-                    if got + len(chunk) > blob.size:
-                        raise self._corrupt(blob, f"more than the {blob.size} bytes it should have")
-                    found.update(chunk)
-                    got += len(chunk)
-                    pauses = self._client.pauses()
-                    yield chunk
-                break
-            except BrokenOff as error:
-                next(pauses)(error)
-        if got != blob.size:
-            raise self._corrupt(blob, f"{got} bytes, not {blob.size}")
-        if found.hexdigest() != blob.digest.hex:
-            raise self._corrupt(blob, f"bytes whose digest is 'sha256:{found.hexdigest()}'")
+        with passing() as found:
+            pauses = self._client.pauses()
+            while True:
+                try:
+                    for chunk in self._from(blob, found.size):
+                        if found.size + len(chunk) > blob.size:
+                            raise self._corrupt(blob, f"more than the {blob.size} bytes of it")
+                        found.add(chunk)
+                        pauses = self._client.pauses()
+                        yield chunk
+                    break
+                except BrokenOff as error:
+                    next(pauses)(error)
+            if found.size != blob.size:
+                raise self._corrupt(blob, f"{found.size} bytes, not {blob.size}")
+            if (digest := found.hexdigest()) != blob.digest.hex:
+                raise self._corrupt(blob, f"bytes whose digest is 'sha256:{digest}'")
 
     def _from(self, blob: Descriptor, start: int) -> Iterator[bytes]:
         if start == blob.size and start:
@@ -105,18 +105,19 @@ class Blobs:
                 )
 
     def push(self, blob: Descriptor, chunks: Chunks) -> None:
-        source = _Source(blob, chunks)
-        for _ in range(_RESTARTS):
-            try:
-                if blob.size <= _AT_ONCE:
-                    self._send_at_once(source)
-                else:
-                    self._send_in_parts(source)
-                return
-            except _SessionLost as lost:
-                why = str(lost)
-            except SourceFailed as error:
-                raise error.__cause__ or error from None
+        with passing() as hashed:
+            source = _Source(blob, chunks, hashed)
+            for _ in range(_RESTARTS):
+                try:
+                    if blob.size <= _AT_ONCE:
+                        self._send_at_once(source)
+                    else:
+                        self._send_in_parts(source)
+                    return
+                except _SessionLost as lost:
+                    why = str(lost)
+                except SourceFailed as error:
+                    raise error.__cause__ or error from None
         raise RemoteUnavailable(
             f"the registry '{self._client.host}' lost the upload of '{blob.digest}' {_RESTARTS}"
             f" times: {why}",
@@ -274,13 +275,12 @@ class _Source:
     """The bytes that are to be a blob: read on from where they are, or again from elsewhere, and
     each hashed when it comes by for the first time."""
 
-    def __init__(self, blob: Descriptor, chunks: Chunks) -> None:
+    def __init__(self, blob: Descriptor, chunks: Chunks, hashed: Passing) -> None:
         self.blob = blob
-        self._chunks = chunks
+        self._chunks, self._hashed = chunks, hashed
         self._at = -1
         self._coming: Iterator[bytes] = iter(())
         self._rest = b""
-        self._hash, self._hashed = hashlib.sha256(), 0
 
     def open(self, at: int) -> None:
         if at != self._at:
@@ -294,10 +294,9 @@ class _Source:
                 if not self._rest:
                     raise self._wrong(f"{self._at} bytes, not {self.blob.size}")
             chunk, self._rest = self._rest[:size], self._rest[size:]
-            new = self._at + len(chunk) - self._hashed
+            new = self._at + len(chunk) - self._hashed.size
             if new > 0:
-                self._hash.update(memoryview(chunk)[-new:])
-                self._hashed += new
+                self._hashed.add(memoryview(chunk)[-new:])
             self._at += len(chunk)
             size -= len(chunk)
             yield chunk
@@ -307,8 +306,9 @@ class _Source:
         more."""
         if self._at == self.blob.size and (self._rest or next(self._coming, b"")):
             raise self._wrong(f"more than {self.blob.size} bytes")
-        if self._hashed != self.blob.size or self._hash.hexdigest() != self.blob.digest.hex:
-            raise self._wrong(f"bytes whose digest is 'sha256:{self._hash.hexdigest()}'")
+        found = self._hashed.hexdigest()
+        if self._hashed.size != self.blob.size or found != self.blob.digest.hex:
+            raise self._wrong(f"bytes whose digest is 'sha256:{found}'")
 
     def _wrong(self, found: str) -> BlobCorrupt:
         return BlobCorrupt(

@@ -4,7 +4,6 @@ by compare-and-swap; no blob is ever deleted."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -22,6 +21,7 @@ from engineforge.promotion.oci.documents import (
     ImageManifest,
     read_document,
 )
+from engineforge.promotion.oci.hashing import passing
 from engineforge.promotion.oci.repository import BlobCorrupt, Chunks, Gone, Repository
 from engineforge.store.far.objects import Found, Objects, RemoteUnavailable
 
@@ -376,17 +376,16 @@ def _verified(
     blob: Descriptor, chunks: Iterable[bytes], wrong: Callable[[str], BlobCorrupt]
 ) -> Iterator[bytes]:
     """The same chunks, and at last what is wrong with them, if anything is."""
-    sha, size = hashlib.sha256(), 0
-    for chunk in chunks:
-        sha.update(chunk)
-        size += len(chunk)
-        if size > blob.size:
-            raise wrong(f"more than {blob.size} bytes")
-        yield chunk
-    if size != blob.size:
-        raise wrong(f"{size} bytes, expected {blob.size}")
-    if sha.hexdigest() != blob.digest.hex:
-        raise wrong(f"sha256 {sha.hexdigest()[:12]}…")
+    with passing() as hashed:
+        for chunk in chunks:
+            hashed.add(chunk)
+            if hashed.size > blob.size:
+                raise wrong(f"more than {blob.size} bytes")
+            yield chunk
+        if hashed.size != blob.size:
+            raise wrong(f"{hashed.size} bytes, expected {blob.size}")
+        if (found := hashed.hexdigest()) != blob.digest.hex:
+            raise wrong(f"sha256 {found[:12]}…")
 
 
 def _held(chunks: Iterable[bytes]) -> Iterator[bytes]:
