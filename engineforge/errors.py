@@ -10,9 +10,9 @@
     │   └── Untrusted         3   it cannot be told where it comes from
     ├── StoreCorrupt          4   an entry of the store is not what its manifest says
     │   ├── RemoteCorrupt     4   the same in a remote store (store/far/remote.py)
-    │   ├── BadLayout         4   an environment is no image layout (promotion/oci/layout.py)
+    │   ├── BadLayout         4   an environment is no layout (promotion/oci/layout.py)
     │   ├── BlobCorrupt       4   the same in an environment (promotion/oci/repository.py)
-    │   ├── Gone              4   what an environment names is not there (promotion/oci/repository.py)
+    │   ├── Gone              4   what it names is not there (promotion/oci/repository.py)
     │   └── BadArchive        4   a file to import is not what was exported (store/far/archive.py)
     └── HostUnfit             5   this machine lacks what was asked of it
 
@@ -24,6 +24,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+
+def printable(text: str) -> str:
+    """The same without what terminals obey: in a name or a reason of others, anything may stand."""
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode()
+        for each in text
+    )
 
 
 class EngineForgeError(Exception):

@@ -27,7 +27,9 @@ def test_both_commands_set_everything_up() -> None:
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -q -e '.[")
 
 
-@pytest.mark.parametrize(("kind", "index"), [("spec", 0), ("targets", 1), ("settings", 3), ("environments", 4)])
+@pytest.mark.parametrize(
+    ("kind", "index"), [("spec", 0), ("targets", 1), ("settings", 3), ("environments", 4)]
+)
 def test_its_yaml_fits_the_schema(kind: str, index: int) -> None:
     text = re.findall(r"```yaml\n(.*?)\n```", README, flags=re.DOTALL)[index]
     document, problems = load("README.md", text.encode())

@@ -10,9 +10,8 @@ from pathlib import Path
 from engineforge.cli import world
 from engineforge.cli.signing import environments, signing_key, who
 from engineforge.digest import digest_file
-from engineforge.errors import EngineForgeError, SpecError, UsageError
+from engineforge.errors import EngineForgeError, SpecError, Untrusted, UsageError
 from engineforge.project.promotion import ENVIRONMENTS, Environments, Promoter
-from engineforge.promotion import Untrusted
 from engineforge.promotion.attest.attestation import sign_attestation
 from engineforge.promotion.attest.results import APPROVAL, Approval
 from engineforge.promotion.attest.statement import Statement, of_engine
@@ -177,6 +176,10 @@ def _make_key(args: argparse.Namespace) -> int:
     from engineforge.promotion.attest.keys import generate
 
     secret, public = (Path(f"{args.file}{suffix}") for suffix in (".key", ".pub"))
+    if not secret.parent.is_dir():
+        raise UsageError(
+            f"there is no folder '{secret.parent}'", hint=f"mkdir -p '{secret.parent}'"
+        )
     for path in (secret, public):
         if path.exists():
             raise UsageError(f"'{path}' is there already", hint="give another name")

@@ -58,6 +58,8 @@ def _export(args: argparse.Namespace, opened: Opened, state: State, repository: 
     chosen = _chosen(args, state)
     # Beside the repository, where there is room for it: /tmp may be memory.
     beside = repository.absolute().parent
+    if not beside.is_dir():
+        raise UsageError(f"there is no folder '{beside}'", hint=f"mkdir -p '{beside}'")
     with tempfile.TemporaryDirectory(prefix=".engineforge-", dir=beside) as scratch:
         return export(
             # Folders by number: what a target is called, its ledger says.

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from engineforge.cli.arguments import parser
-from engineforge.errors import EngineForgeError, HostUnfit, SpecError
+from engineforge.errors import EngineForgeError, HostUnfit, SpecError, printable
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -41,12 +41,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         code = run(args)
         sys.stdout.flush()
     except SpecError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         count = len(error.problems)
         print(f"{count} problem{'s' if count != 1 else ''}", file=sys.stderr)
         code = error.exit_code
     except EngineForgeError as error:
-        print(f"engineforge: {error}", file=sys.stderr)
+        print(printable(f"engineforge: {error}"), file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)

@@ -87,7 +87,7 @@ def add_promotion(
     )
     pull.add_argument("--watch", action="store_true", help="follow promotions and rollbacks")
     pull.add_argument(
-        "--every", type=_seconds, default=60, metavar="S", help="with --watch: seconds (default: 60)"
+        "--every", type=_seconds, default=60, metavar="S", help="seconds between (default: 60)"
     )
     pull.add_argument("--json", action="store_true", help="print JSON")
     _where(pull)

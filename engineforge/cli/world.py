@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engineforge import __version__
-from engineforge.errors import HostUnfit, Problem, UsageError
+from engineforge.errors import HostUnfit, Problem, UsageError, printable
 from engineforge.project.folder import find_root
 from engineforge.project.plans import Plan, Selection
 from engineforge.project.project import Project
@@ -30,7 +30,7 @@ _SHOWN = "CUDA_VISIBLE_DEVICES"
 
 def say(text: str) -> None:
     """To the person at the terminal; data goes to stdout."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engineforge.digest import Digest, digest_bytes
-from engineforge.errors import StoreCorrupt
-from engineforge.promotion import Untrusted
+from engineforge.errors import StoreCorrupt, Untrusted
 from engineforge.promotion.oci.documents import (
     CREATED,
     MANIFEST,

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from engineforge.digest import Digest
-from engineforge.errors import PromotionRefused
-from engineforge.promotion import Untrusted
+from engineforge.errors import PromotionRefused, Untrusted
 from engineforge.promotion.artifact import EngineArtifact, described, read_artifact
 from engineforge.promotion.attest.attestation import (
     Attestation,
@@ -163,9 +162,9 @@ class Opened:
         for tag in self.repository.tags():
             if _TAKEN.fullmatch(tag) or (index := self.repository.resolve(tag)) is None:
                 continue
-            data = self.repository.manifest(index)
+            data = self._reader.manifest(index, f"what the tag '{tag}' stands for")
             try:
-                read = ImageIndex.from_bytes(data or b"")
+                read = ImageIndex.from_bytes(data)
             except BadDocument:
                 continue
             # Nobody signed what it is called here, and all sorts of things may be printed of it.

@@ -4,9 +4,10 @@ those who signed it."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from engineforge.promotion import Untrusted, candidate
+from engineforge.errors import Untrusted
+from engineforge.promotion import candidate
 from engineforge.promotion.attest import results
 from engineforge.promotion.attest.attestation import Attestation
 from engineforge.promotion.attest.provenance import PROVENANCE, read_provenance
@@ -102,7 +103,14 @@ def latency_of(found: results.Latency, signers: tuple[str, ...]) -> candidate.La
 
 
 def _gpu(facts: Mapping[str, Any]) -> Gpu:
-    try:
-        return Gpu(**facts)
-    except TypeError as error:
-        raise Untrusted(f"an attestation tells of no GPU: {error}") from error
+    kinds = get_type_hints(Gpu)
+    wrong = sorted(
+        name
+        for name in kinds.keys() | facts.keys()
+        # Exactly: True is a number to `isinstance`.
+        if name not in facts
+        or type(facts[name]) not in (get_args(kinds.get(name)) or (kinds.get(name),))
+    )
+    if wrong:
+        raise Untrusted(f"an attestation tells of no GPU, by '{wrong[0]}'")
+    return Gpu(**facts)

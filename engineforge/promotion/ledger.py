@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from engineforge.digest import Digest
-from engineforge.promotion import Untrusted
+from engineforge.errors import Untrusted
 from engineforge.promotion.attest.statement import Statement, Subject, predicate_of
 from engineforge.promotion.attest.strict import Fields, time_text
 

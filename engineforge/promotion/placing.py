@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engineforge.digest import Digest, digest_file
-from engineforge.errors import HostUnfit, StoreCorrupt, UsageError
-from engineforge.promotion import Untrusted
+from engineforge.errors import HostUnfit, StoreCorrupt, Untrusted, UsageError
 from engineforge.store import disk, files
 from engineforge.store.local import ENGINE, MANIFEST
 from engineforge.store.manifest import BadManifest, Manifest, StoredFile

@@ -131,8 +131,10 @@ def judge(
 
 def _replaced(destination: Opened, before: State | None, offered: Offered) -> Replaced | None:
     there = before.engine(*offered.name) if before else None
-    if there is None or there.engine == offered.candidate.engine:
+    if there is None:
         return None
+    if there.engine == offered.candidate.engine:
+        return Replaced(engine=there.engine)
     evidence = evidence_of(
         destination.attestations(there),
         variant=there.variant,

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from engineforge.digest import Digest
-from engineforge.errors import EngineForgeError, UsageError
+from engineforge.errors import EngineForgeError, Untrusted, UsageError
 from engineforge.plan.keys import plugins_of
-from engineforge.promotion import Untrusted
 from engineforge.promotion.artifact import EngineArtifact, entry_manifest
 from engineforge.promotion.attest.strict import time_text
 from engineforge.promotion.environment import Opened

@@ -6,8 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from engineforge.digest import Digest
-from engineforge.errors import PromotionRefused, UsageError
-from engineforge.promotion import Untrusted
+from engineforge.errors import PromotionRefused, Untrusted, UsageError
 from engineforge.promotion.environment import Opened
 from engineforge.promotion.gates import SOURCE
 from engineforge.promotion.ledger import Listed, Origin, Verdict
@@ -18,6 +17,7 @@ from engineforge.promotion.promoting import Promoted, Who, may_promote, next_eve
 from engineforge.promotion.state import State
 from engineforge.spec.environments import Environment
 from engineforge.spec.validate import did_you_mean
+from engineforge.store.far.objects import RemoteUnavailable
 
 
 def rollback(
@@ -53,12 +53,20 @@ def rollback(
         held = _held_to_today(environment, each, overridden)
         engines[each.variant, each.target] = replace(held, since=who.now)
     if _manifests(before.engines) == _manifests(past.engines):
+        destination.number(before)
         return Promoted(state=before, changed=False)
     origin = Origin(environment=environment.name, number=number)
     event = next_event(
         destination, spec, before, who, action="rollback", origin=origin, engines=engines
     )
-    state = destination.advance(before, event, described, who.key)
+    try:
+        state = destination.advance(before, event, described, who.key)
+    except RemoteUnavailable as error:
+        raise RemoteUnavailable(
+            f"{error.args[0]}; the rollback may have been done, or not",
+            hint=f"engineforge history {spec} --in {environment.name} tells; --number {number} does"
+            " it once, however often it is said, and without a number it is undone",
+        ) from error
     return Promoted(state=state, changed=True, engines=state.engines)
 
 

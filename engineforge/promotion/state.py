@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from engineforge.digest import Digest, digest_bytes
-from engineforge.promotion import Untrusted
+from engineforge.errors import Untrusted, printable
 from engineforge.promotion.artifact import ENGINE_TYPE, About
 from engineforge.promotion.attest.attestation import read_attestation
 from engineforge.promotion.attest.bundle import Bundle
@@ -195,8 +195,7 @@ _KEYS = (
 
 def readable(error: Untrusted) -> str:
     """What is amiss with what anybody may have written, for a terminal."""
-    told = str(error.args[0])
-    return told if told.isprintable() else ascii(told)
+    return printable(str(error.args[0]))
 
 
 def _named(engine: Descriptor) -> tuple[str, str, Digest]:

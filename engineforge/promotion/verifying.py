@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from engineforge.errors import PromotionRefused
-from engineforge.promotion import Untrusted
+from engineforge.errors import PromotionRefused, Untrusted
 from engineforge.promotion.artifact import EngineArtifact, entry_manifest
 from engineforge.promotion.attest import provenance
 from engineforge.promotion.attest.attestation import Attestation

@@ -7,15 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from engineforge.errors import PromotionRefused
-from engineforge.promotion import Untrusted
+from engineforge.errors import PromotionRefused, Untrusted
 from engineforge.promotion.candidate import Candidate, NotInSource, Unknown
 from engineforge.promotion.environment import Opened
 from engineforge.promotion.evidence import evidence_of
 from engineforge.promotion.gates import evaluate
 from engineforge.promotion.ledger import Listed
 from engineforge.promotion.placing import Place, Remembered
-from engineforge.promotion.policy import looser_than
+from engineforge.promotion.policy import looser_than, policy
 from engineforge.promotion.state import State
 
 _PROVENANCE = "provenance"
@@ -62,7 +61,7 @@ def policy_holds(opened: Opened, state: State, listed: Listed) -> None:
             f"{what} was let in by less than '{environment.name}' asks for: {'; '.join(looser)}",
             hint=f"promote it by today's gates: {again}",
         )
-    for gate in environment.gates:
+    for gate in policy(environment):
         verdict = listed.gates.get(gate)
         if verdict is None or not (verdict.passed or verdict.overridden):
             raise Untrusted(f"{what} is there, and the gate '{gate}' did not let it in", hint=again)

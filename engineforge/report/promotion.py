@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from engineforge.errors import printable
 from engineforge.project.plans import PlannedVariant
 from engineforge.promotion.attest.strict import time_text
 from engineforge.promotion.candidate import Fresh, Freshness, Stale, Unknown
@@ -33,10 +34,8 @@ class Cell:
 
 def plain(lines: Iterable[str]) -> Iterator[str]:
     """The same without what terminals obey: in a reason or a name, anything may be written."""
-    for line in lines:
-        yield "".join(
-            each if each.isprintable() else each.encode("unicode_escape").decode() for each in line
-        )
+    # A line break in a reason must not make it look like two lines of ours.
+    yield from (printable(line).replace("\n", "\\n") for line in lines)
 
 
 def promoted_lines(environment: str, judged: Judged, promoted: Promoted | None) -> Iterator[str]:

@@ -5,13 +5,15 @@ on this machine, or to a folder: `push_artifact` or `copy_artifact` in a process
 start and peak memory count. Each measurement has a registry of its own that is empty before, so
 that nobody finds there what another has put; what is read has been read before. To a folder,
 skopeo's time includes an fsync of the files that it wrote, which ours has had; a registry does that
-itself. The disk must have room for four such engines.
+itself. `CPU s` is what each side used itself, without the registry: of all figures it depends least
+on what else the machine does. The disk must have room for four such engines.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import secrets
 import shutil
 import statistics
@@ -93,7 +95,8 @@ def main() -> None:
         for name in args.what:
             rows += _measured(name, engine, root / "scratch", args.rounds)
     print(f"{args.megabytes} MiB, {args.rounds} rounds, load {os.getloadavg()[0]:.1f}")
-    table(["promoted", "theirs s", "ours s", "of their speed", "best", "ours MB", "budgets"], rows)
+    head = ["promoted", "theirs s", "ours s", "of their speed", "best", "CPU s: theirs, ours"]
+    table([*head, "ours MB", "budgets"], rows)
 
 
 def _arguments() -> argparse.Namespace:
@@ -186,6 +189,7 @@ KINDS: Mapping[str, tuple[Kind, Sequence[str]]] = {
 def _measured(name: str, engine: Engine, scratch: Path, rounds: int) -> list[list[str]]:
     kind, others = KINDS[name]
     seconds: dict[str, list[float]] = {side: [] for side in ("ours", *others)}
+    used: dict[str, list[float]] = {side: [] for side in seconds}
     peak = 0.0
     for i in range(rounds):
         sides = list(seconds)
@@ -193,25 +197,42 @@ def _measured(name: str, engine: Engine, scratch: Path, rounds: int) -> list[lis
             with kind(engine, scratch) as works:
                 _warm(engine)
                 settle()
-                started = time.perf_counter()
+                before, started = _used(), time.perf_counter()
                 peak = max(peak, works[side]())
                 seconds[side].append(time.perf_counter() - started)
+                used[side].append(_used() - before)
             shutil.rmtree(scratch)
             print(f"# {name}: {side} {seconds[side][-1]:.2f} s", flush=True)
-    return [_row(name, side, seconds[side], seconds["ours"], peak) for side in others]
+    return [
+        _row(
+            f"{name}: {side}",
+            seconds[side],
+            seconds["ours"],
+            ", ".join(f"{statistics.median(used[each]):.2f}" for each in (side, "ours")),
+            peak,
+        )
+        for side in others
+    ]
+
+
+def _used() -> float:
+    """Seconds of all processes that were started here and have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def _row(
-    name: str, side: str, theirs: Sequence[float], ours: Sequence[float], peak: float
+    what: str, theirs: Sequence[float], ours: Sequence[float], used: str, peak: float
 ) -> list[str]:
     speeds = [their / our for their, our in zip(theirs, ours, strict=True)]
     kept = statistics.median(speeds) >= OF_THEIRS and peak <= MEMORY_MB
     return [
-        f"{name}: {side}",
+        what,
         f"{statistics.median(theirs):.2f}",
         f"{statistics.median(ours):.2f}",
         spread(speeds, ".0%"),
         f"{min(theirs) / min(ours):.0%}",
+        used,
         f"{peak:.0f}",
         f">= {OF_THEIRS:.0%}, <= {MEMORY_MB} MB: {'kept' if kept else 'BROKEN'}",
     ]

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from engineforge.digest import digest_bytes, digest_file
-from engineforge.errors import StoreCorrupt
-from engineforge.promotion import Untrusted
+from engineforge.errors import StoreCorrupt, Untrusted
 from engineforge.promotion.artifact import (
     CONFIG_TYPE,
     ENGINE_TYPE,

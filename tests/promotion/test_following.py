@@ -13,8 +13,7 @@ import pytest
 pytest.importorskip("cryptography", reason="python -m pip install 'engineforge[promotion]'")
 
 from engineforge.digest import Digest, digest_bytes
-from engineforge.errors import UsageError
-from engineforge.promotion import Untrusted
+from engineforge.errors import Untrusted, UsageError
 from engineforge.promotion.environment import Opened
 from engineforge.promotion.following import follow
 from engineforge.promotion.pulling import LoadFailed, Pulled, pull

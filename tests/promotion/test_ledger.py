@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engineforge.digest import Digest, digest_bytes
-from engineforge.promotion import Untrusted
+from engineforge.errors import Untrusted
 from engineforge.promotion.attest.statement import Statement
 from engineforge.promotion.ledger import (
     EVENT,

@@ -16,7 +16,8 @@ from engineforge.errors import PromotionRefused
 from engineforge.promotion.environment import Opened
 from engineforge.promotion.promoting import Promoted, promote
 from engineforge.promotion.rolling_back import rollback
-from tests.promotion.world import World, engine_of, nothing_pulled
+from tests.promotion.attacker import engine_of, nothing_pulled
+from tests.promotion.world import World
 
 AGE = ("    freshness: {}\n", "    freshness: {}\n    age: {least: 1d}\n")
 LOAD_TEST = ("gates: {provenance: {signed_by: [ci]},", "gates: {load_test: {},")
@@ -209,9 +210,8 @@ class TestAtOnce:
         assert world.pull("production/net").code == 0
 
     def test_of_two_processes_nobody_loses_an_event(self, world: World) -> None:
-        words = ("promote", "specs/net.yaml", "--to", "production")
-        words = (*words, "--key", "specs/keys/ci.key", "--reason")
-        ran = [world.process(*words, str(at)) for at in range(2)]
+        words = ("promote", "specs/net.yaml", "--to", "production", "--key", "specs/keys/ci.key")
+        ran = [world.process(*words, "--reason", str(at)) for at in range(2)]
         said = [each.communicate(timeout=60) for each in ran]
         codes = sorted(each.returncode for each in ran)
         told = "".join(out + err for out, err in said)

@@ -20,8 +20,7 @@ import pytest
 pytest.importorskip("cryptography", reason="python -m pip install 'engineforge[promotion]'")
 
 from engineforge.digest import Digest, digest_bytes
-from engineforge.errors import HostUnfit, PromotionRefused, StoreCorrupt, UsageError
-from engineforge.promotion import Untrusted
+from engineforge.errors import HostUnfit, PromotionRefused, StoreCorrupt, Untrusted, UsageError
 from engineforge.promotion.environment import Opened
 from engineforge.promotion.oci.documents import Descriptor
 from engineforge.promotion.oci.repository import BlobCorrupt

@@ -11,7 +11,8 @@ pytest.importorskip("cryptography", reason="python -m pip install 'engineforge[p
 from engineforge.promotion.environment import Opened
 from engineforge.promotion.retention import expire
 from engineforge.promotion.state import State
-from tests.promotion.world import NOW, World, next_of
+from tests.promotion.attacker import next_of
+from tests.promotion.world import NOW, World
 
 
 def events(world: World, count: int) -> tuple[Opened, State]:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engineforge.digest import Digest, digest_bytes
-from engineforge.errors import EngineForgeError
-from engineforge.promotion import Untrusted
+from engineforge.errors import EngineForgeError, Untrusted
 from engineforge.promotion.attest.bundle import Bundle
 from engineforge.promotion.attest.dsse import Envelope, verify
 from engineforge.promotion.attest.keys import PublicKey, SigningKey

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engineforge.promotion import Untrusted
+from engineforge.errors import Untrusted
 from engineforge.promotion.attest.dsse import Envelope
 from engineforge.promotion.attest.strict import Fields, read_base64, read_object, written
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engineforge.promotion import Untrusted
+from engineforge.errors import Untrusted
 from engineforge.promotion.attest.keys import PublicKey, SigningKey
 from engineforge.promotion.attest.strict import (
     Fields,

@@ -204,7 +204,7 @@ def generate(kind: Kind, *, password: str | None = None) -> tuple[bytes, bytes]:
 
 
 _MAKE = "make a key with `engineforge attest key`"
-_PASSWORD = "give the password that it was encrypted with"  # noqa: S105 - a hint
+_PASSWORD = "give the password that it was encrypted with: $ENGINEFORGE_KEY_PASSWORD"  # noqa: S105
 _COSIGN = "cosign alone reads that: make a key with `engineforge attest key`, and cosign verifies "
 _FOREIGN = {
     "SIGSTORE PRIVATE KEY": _COSIGN + "with its public half",

@@ -20,8 +20,8 @@ from itertools import zip_longest
 from typing import Any
 
 from engineforge.digest import Digest
+from engineforge.errors import Untrusted
 from engineforge.plan.keys import plugins_of
-from engineforge.promotion import Untrusted
 from engineforge.promotion.attest.statement import Statement, predicate_of
 from engineforge.promotion.attest.strict import Fields, time_text
 from engineforge.store.manifest import Manifest, PlanRecord

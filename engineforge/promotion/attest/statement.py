@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engineforge.digest import Digest
-from engineforge.promotion import Untrusted
+from engineforge.errors import Untrusted
 from engineforge.promotion.attest.strict import Fields, read_object, written
 
 TYPE = "https://in-toto.io/Statement/v1"

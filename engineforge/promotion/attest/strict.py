@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Any, NoReturn
 
 from engineforge.digest import Digest
-from engineforge.promotion import Untrusted
+from engineforge.errors import Untrusted
 
 MOST_BYTES = 4 << 20
 """Of a bundle, an envelope or a statement: what is larger is neither written nor read."""

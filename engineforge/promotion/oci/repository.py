@@ -65,7 +65,7 @@ class Repository(Protocol):
         """Whether a blob is there, with its size."""
 
     def stream(self, blob: Descriptor) -> Iterator[bytes]:
-        """The bytes of a blob, in chunks of some MiB at most. They are verified as they pass: Gone or
+        """The bytes of a blob, in chunks of some MiB at most, verified as they pass: Gone or
         BlobCorrupt, at the latest after the last one, so nothing may rely on them before."""
 
     def push(self, blob: Descriptor, chunks: Chunks) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from engineforge.digest import digest_bytes
-from engineforge.errors import EngineForgeError
-from engineforge.promotion import Untrusted
+from engineforge.errors import EngineForgeError, Untrusted
 from engineforge.promotion.attest.attestation import read_attestation, sign_attestation
 from engineforge.promotion.attest.bundle import MEDIA_TYPE, Bundle
 from engineforge.promotion.attest.dsse import Envelope

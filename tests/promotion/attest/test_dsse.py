@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engineforge.promotion import Untrusted
+from engineforge.errors import Untrusted
 from engineforge.promotion.attest.dsse import Envelope, pae, verify
 from engineforge.promotion.attest.keys import KINDS, Kind, read_public_key
 from tests.promotion.attest.samples import new_key

@@ -105,7 +105,9 @@ def test_an_encrypted_key_is_not_opened_without_it(
     (tmp_path / "it.key").write_bytes(generate("ed25519", password=WORD)[0])
     with pytest.raises(BadKey, match=why) as caught:
         open_signing_key("it.key", root=tmp_path, password=password)
-    assert caught.value.hint == "give the password that it was encrypted with"
+    assert caught.value.hint == (
+        "give the password that it was encrypted with: $ENGINEFORGE_KEY_PASSWORD"
+    )
 
 
 def test_an_empty_password_is_not_taken_for_none(kind: Kind) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engineforge.digest import Digest, digest_bytes, digest_value
-from engineforge.promotion import Untrusted
+from engineforge.errors import Untrusted
 from engineforge.promotion.attest.provenance import (
     BUILD_TYPE,
     BUILDER,

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engineforge.digest import digest_bytes
-from engineforge.promotion import Untrusted
+from engineforge.errors import Untrusted
 from engineforge.promotion.attest.statement import TYPE, Statement, Subject
 from tests.promotion.attest.samples import ENGINE, MANIFEST, statement
 from tests.promotion.attest.test_strict import PLAIN
