@@ -238,7 +238,7 @@ class Promoter:
                 key=entry.manifest.key,
             ),
             descriptor=artifact.descriptor,
-            **self._counted(destination, known, statements),
+            attestations=self._counted(destination, known, statements),
             source=said.NotInSource("it comes from the local store"),
             freshness=said.Fresh(),
             send=partial(_push, artifact),
@@ -275,7 +275,7 @@ class Promoter:
                         key=engine.key,
                     ),
                     descriptor=source.describe(spec, engine),
-                    **self._counted(destination, known, statements),
+                    attestations=self._counted(destination, known, statements),
                     source=said.InSource(environment=source.environment.name, since=engine.since),
                     freshness=freshness(variant, engine),
                     send=partial(_copy, engine.manifest, source),
@@ -295,19 +295,19 @@ class Promoter:
 
     def _counted(
         self, destination: Opened, known: Sequence[Attestation], statements: Sequence[Statement]
-    ) -> dict[str, Any]:
+    ) -> tuple[Attestation, ...]:
         """What is known already, and what we add to it: not what we said before."""
-        added = []
-        if self._key is not None:
-            mine = {name for name, key in destination.keys.items() if key == self._key.public}
-            there = {each.statement.to_bytes() for each in known if mine & each.signed_by}
-            # What no key of the destination signed says nothing there.
-            added = [
-                read_attestation(sign_attestation(each, self._key), destination.keys)
-                for each in statements
-                if mine and each.to_bytes() not in there
-            ]
-        return {"attestations": (*known, *added), "added": tuple(added)}
+        if self._key is None:
+            return tuple(known)
+        mine = {name for name, key in destination.keys.items() if key == self._key.public}
+        there = {each.statement.to_bytes() for each in known if mine & each.signed_by}
+        # What no key of the destination signed says nothing there.
+        added = [
+            read_attestation(sign_attestation(each, self._key), destination.keys)
+            for each in statements
+            if mine and each.to_bytes() not in there
+        ]
+        return (*known, *added)
 
     def _candidate(
         self,

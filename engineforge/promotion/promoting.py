@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from engineforge.digest import digest_bytes
+from engineforge.digest import Digest, digest_bytes
 from engineforge.errors import PromotionRefused
 from engineforge.promotion.artifact import entry_manifest
 from engineforge.promotion.attest import results
@@ -33,13 +33,12 @@ VERIFIER = "https://engineforge.dev/promotion/v1"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offered:
     """An engine that is to be promoted. `attestations` are what counts of it by the keys of the
-    destination; `added` are those of them that are not attached to it yet. `send` has a repository
-    have its artifact, with all that is attached to it where it comes from."""
+    destination, attached already or not. `send` has a repository have its artifact, with all that
+    is attached to it where it comes from."""
 
     candidate: Candidate
     descriptor: Descriptor
     attestations: tuple[Attestation, ...]
-    added: tuple[Attestation, ...]
     source: InSource | NotInSource
     freshness: Freshness
     send: Callable[[Repository, Told], None]
@@ -254,9 +253,7 @@ def _is_same(there: Listed | None, engine: Listed) -> bool:
 def _send(destination: Opened, offered: Offered, engine: Listed, who: Who, told: Told) -> None:
     """Copy, attach what was said, and read it all back."""
     offered.send(destination.repository, told)
-    for each in offered.added:
-        destination.attach(offered.descriptor, each.data)
-    wanted = {each.digest for each in offered.attestations}
+    wanted = _attach_lost(destination, offered, engine)
     environment = destination.environment
     provenance = engine.gates.get("provenance")
     summary = results.Summary(
@@ -289,14 +286,21 @@ def _send(destination: Opened, offered: Offered, engine: Listed, who: Who, told:
         )
 
 
-def _attach_lost(destination: Opened, offered: Offered, engine: Listed) -> None:
-    """Attach again what was said of an engine that is there already, and is lost."""
+def _attach_lost(destination: Opened, offered: Offered, engine: Listed) -> set[Digest]:
+    """Attach what was said of an engine that is there, and is not attached to it: new, or lost.
+    The digests of all of it, as it is attached now."""
     there = {
-        (each.statement.to_bytes(), each.signed_by) for each in destination.attestations(engine)
+        (each.statement.to_bytes(), each.signed_by): each.digest
+        for each in destination.attestations(engine)
     }
+    found = set()
     for each in offered.attestations:
-        if (each.statement.to_bytes(), each.signed_by) not in there:
+        said = (each.statement.to_bytes(), each.signed_by)
+        # Said by an earlier try that was interrupted: the same, under another signature.
+        if said not in there:
             destination.attach(offered.descriptor, each.data)
+        found.add(there.get(said, each.digest))
+    return found
 
 
 def next_event(

@@ -17,7 +17,7 @@ from engineforge.spec.salvage import salvage
 from engineforge.spec.validate import did_you_mean, validate
 
 _HINT = (
-    "name environments in it, such as dev: {store: ./environments/dev, "
+    "name environments in it, such as dev: {store: ../environments/dev, "
     "signers: {ci: keys/ci.pub}, gates: {freshness: {}, provenance: {}}}"
 )
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -210,6 +210,9 @@ def _environment(
         if gate == "approval" and given.get("count", 1) > len(given["by"]):
             message = f"expected at most the {len(given['by'])} of 'by', found {given['count']}"
             problems.append(at.problem(message, None, "count"))
+        if gate == "approval" and "from" not in raw:
+            message = f"'{name}' takes engines from no environment in which they could be approved"
+            problems.append(at.problem(message, "write from: ENVIRONMENT, or take the gate out"))
         if gate == "age" and "from" not in raw:
             message = f"'{name}' takes engines from no environment in which they could grow old"
             problems.append(at.problem(message, "write from: ENVIRONMENT, or take the gate out"))

@@ -185,7 +185,6 @@ class Rig:
             ),
             descriptor=artifact.descriptor,
             attestations=(*known, *new),
-            added=new,
             source=NotInSource("it comes from the local store")
             if source is None
             else InSource(environment=source.environment.name, since=NOW),

@@ -31,7 +31,7 @@ class Folder:
 
     @property
     def url(self) -> str:
-        return str(self._root)
+        return os.path.normpath(self._root)
 
     def read(self, path: str) -> Found | None:
         with self._told(), self._or_none(), (self._root / path).open("rb") as file:
@@ -155,7 +155,7 @@ class Folder:
     def _told(self) -> Iterator[None]:
         if not self._root.parent.is_dir():
             raise RemoteUnavailable(
-                f"the remote store '{self.url}' is in no folder that is there",
+                f"'{self.url}' is in no folder that is there",
                 hint="is it mounted? Its own folder is made, those above it are not",
             )
         try:
