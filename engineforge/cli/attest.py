@@ -10,7 +10,7 @@ from pathlib import Path
 from engineforge.cli import world
 from engineforge.cli.signing import environments, signing_key, who
 from engineforge.digest import digest_file
-from engineforge.errors import EngineForgeError, SpecError, Untrusted, UsageError
+from engineforge.errors import EngineForgeError, PromotionRefused, SpecError, Untrusted, UsageError
 from engineforge.project.promotion import ENVIRONMENTS, Environments, Promoter
 from engineforge.promotion.attest.attestation import sign_attestation
 from engineforge.promotion.attest.results import APPROVAL, Approval
@@ -100,21 +100,25 @@ def _attach(args: argparse.Namespace, stated: Stated) -> int:
     done = []
     with world.project(args, specs) as project:
         known = environments(project.root / ENVIRONMENTS)
-        environment = known.open(args.to).environment
+        destination = known.open(args.to)
         signer = who(args, signing_key(args))
+        if signer.key.public not in destination.keys.values():
+            raise PromotionRefused(
+                f"the key is of no signer of {args.to}, and nothing that it signs counts there",
+                hint=f"signers of {args.to} in environments.yaml: {', '.join(destination.keys)}",
+            )
         promoter = Promoter(
             project,
             specs,
             world.selection(args),
             environments=known,
             key=signer.key,
-            now=signer.now,
         )
         problems = world.say_problems(promoter.plan.problems)
         for spec in promoter.specs:
-            for opened, engine in promoter.in_source(spec, environment):
+            for opened, engine in promoter.in_source(spec, destination.environment):
                 made = stated(promoter, spec, args.to, engine, signer)
-                count = _attached(opened, spec, engine, made, signer)
+                count = _attached(opened, destination, spec, engine, made, signer=signer)
                 done.append(
                     {
                         "spec": spec,
@@ -133,13 +137,21 @@ def _attach(args: argparse.Namespace, stated: Stated) -> int:
 
 
 def _attached(
-    opened: Opened, spec: str, engine: Listed, statements: list[Statement], signer: Who
+    opened: Opened,
+    destination: Opened,
+    spec: str,
+    engine: Listed,
+    statements: list[Statement],
+    *,
+    signer: Who,
 ) -> int:
+    """How many of the statements are new, and attached now, in the words of the destination's
+    keys: what it does not count is as good as not there."""
     state = opened.state(spec)
     if state is None or engine.manifest not in state.described:
         raise Untrusted(f"{spec}/{engine.name} was replaced meanwhile", hint="run again")
-    mine = {name for name, key in opened.keys.items() if key == signer.key.public}
-    said = opened.attestations(engine)
+    mine = {name for name, key in destination.keys.items() if key == signer.key.public}
+    said = opened.attestations(engine, destination.keys)
     there = {each.statement.to_bytes() for each in said if mine & each.signed_by}
     new = [each for each in statements if each.to_bytes() not in there]
     for each in new:

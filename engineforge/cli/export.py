@@ -64,7 +64,7 @@ def _export(args: argparse.Namespace, opened: Opened, state: State, repository: 
         return export(
             # Folders by number: what a target is called, its ledger says.
             [
-                _fetched(opened, state, each, Path(scratch) / str(i))
+                _fetched(opened, state, each, Path(scratch) / str(i), repository.absolute())
                 for i, each in enumerate(chosen)
             ],
             repository=repository,
@@ -98,9 +98,19 @@ def _chosen(args: argparse.Namespace, state: State) -> Sequence[Listed]:
     return found
 
 
-def _fetched(opened: Opened, state: State, engine: Listed, folder: Path) -> Exported:
+def _fetched(
+    opened: Opened, state: State, engine: Listed, folder: Path, repository: Path
+) -> Exported:
+    """An engine, pulled for this repository: what was exported to it before is remembered."""
     folder.mkdir()
-    wanted = Wanted(spec=state.spec, output=folder, variant=engine.variant, target=engine.target)
+    wanted = Wanted(
+        spec=state.spec,
+        output=folder,
+        variant=engine.variant,
+        target=engine.target,
+        # Outside the repository, where Triton would take it for a model's.
+        remembered=repository.with_name(f".{repository.name}.pulled.json"),
+    )
     pulled = pull(opened, wanted, now=world.now(), said=world.say)
     if pulled.number != state.number:
         raise EngineForgeError(f"'{state.spec}' was promoted meanwhile", hint="run again")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from engineforge.cli import world
-from engineforge.cli.signing import environments
+from engineforge.cli.signing import environments, spec_named
 from engineforge.errors import UsageError
 from engineforge.report import promotion as report
 
@@ -14,7 +14,7 @@ from engineforge.report import promotion as report
 def run(args: argparse.Namespace) -> int:
     opened = environments(Path(args.environments)).open(args.environment)
     found = []
-    for spec in args.specs or opened.specs():
+    for spec in [spec_named(args, each) for each in args.specs] or opened.specs():
         state = opened.state(spec)
         if state is None:
             raise UsageError(

@@ -11,7 +11,7 @@ from engineforge.cli.signing import environments, signing_key, who
 from engineforge.errors import EngineForgeError, PromotionRefused, SpecError, StoreCorrupt
 from engineforge.project.promotion import ENVIRONMENTS, Offers, Promoter
 from engineforge.promotion.environment import Opened
-from engineforge.promotion.promoting import Judged, Promoted, judge, promote
+from engineforge.promotion.promoting import Judged, Promoted, Who, judge, promote
 from engineforge.promotion.retention import expire
 from engineforge.report import promotion as report
 from engineforge.report import text
@@ -27,11 +27,8 @@ def run(args: argparse.Namespace) -> int:
         known = environments(project.root / ENVIRONMENTS)
         destination = known.open(args.to)
         key = signing_key(args)
-        if not args.dry_run:
-            who(args, key)
-        promoter = Promoter(
-            project, specs, world.selection(args), environments=known, key=key, now=world.now()
-        )
+        signer = None if args.dry_run else who(args, key)
+        promoter = Promoter(project, specs, world.selection(args), environments=known, key=key)
         world.say_notes(promoter.plan.notes)
         if world.say_problems(promoter.plan.problems):
             code = SpecError.exit_code
@@ -39,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
                 return code
         for spec in promoter.specs:
             try:
-                refused = _one(args, promoter, destination, spec, done)
+                refused = _one(args, promoter, destination, spec, done, signer=signer)
             except (PromotionRefused, StoreCorrupt) as error:
                 done.append({"spec": spec, "environment": args.to, "error": str(error)})
                 world.say(f"{spec}: {error}")
@@ -58,7 +55,10 @@ def _one(
     destination: Opened,
     spec: str,
     done: list[dict[str, Any]],
+    *,
+    signer: Who | None,
 ) -> int:
+    """Without a signer the gates are only asked."""
     environment = destination.environment
     offers = promoter.offers(spec, environment)
     world.say_notes(offers.notes)
@@ -71,8 +71,8 @@ def _one(
         now=world.now(),
     )
     promoted = None
-    if not judged.refused and not args.dry_run:
-        promoted = _carried_out(args, destination, judged, offers)
+    if signer is not None and not judged.refused:
+        promoted = _carried_out(destination, judged, offers, signer)
     done.append(report.promoted_data(environment.name, judged, promoted))
     if not args.json:
         for line in report.plain(report.promoted_lines(environment.name, judged, promoted)):
@@ -80,9 +80,7 @@ def _one(
     return PromotionRefused.exit_code if judged.refused else 0
 
 
-def _carried_out(
-    args: argparse.Namespace, destination: Opened, judged: Judged, offers: Offers
-) -> Promoted:
+def _carried_out(destination: Opened, judged: Judged, offers: Offers, signer: Who) -> Promoted:
     told = 0
 
     def moved(done: int, total: int) -> None:
@@ -92,7 +90,6 @@ def _carried_out(
             told = done
             world.say(f"{judged.spec}: {text.size(done)} of {text.size(total)}")
 
-    signer = who(args, signing_key(args))
     promoted = promote(destination, judged, signer, origin=offers.origin, told=moved)
     try:
         expire(destination, promoted.state, signer.now)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from engineforge.cli import world
-from engineforge.cli.signing import environments, signing_key, who
+from engineforge.cli.signing import environments, signing_key, spec_named, who
 from engineforge.errors import UsageError
 from engineforge.promotion.rolling_back import rollback
 from engineforge.report import promotion as report
@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     opened = environments(Path(args.environments)).open(args.environment)
     signer = who(args, signing_key(args))
     done = []
-    for spec in args.specs:
+    for spec in (spec_named(args, each) for each in args.specs):
         promoted = rollback(opened, spec, args.number, signer, overridden=args.override)
         done.append(report.state_data(promoted.state) | {"changed": promoted.changed})
         if not args.json:

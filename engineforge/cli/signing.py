@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from engineforge.cli import world
 from engineforge.errors import UsageError
+from engineforge.project.folder import spec_name
 from engineforge.promotion.promoting import Who
 
 if TYPE_CHECKING:
@@ -26,6 +27,14 @@ def environments(file: Path) -> Environments:
     from engineforge.project.promotion import Environments
 
     return Environments(file, os.environ, world.say)
+
+
+def spec_named(args: argparse.Namespace, text: str) -> str:
+    """The name of a spec, which may be given as the path of its file."""
+    path = Path(text)
+    if path.suffix not in (".yaml", ".yml"):
+        return text
+    return spec_name(path, Path(args.environments).parent)
 
 
 def signing_key(args: argparse.Namespace) -> SigningKey | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from engineforge.promotion.promoting import Offered
 from engineforge.promotion.state import State
 from engineforge.spec.environments import Environment, read_environments
 from engineforge.spec.validate import did_you_mean
+from engineforge.store.local import ENGINE
 from engineforge.target import Target
 
 ENVIRONMENTS = "environments.yaml"
@@ -92,10 +92,9 @@ class Promoter:
         *,
         environments: Environments,
         key: SigningKey | None,
-        now: datetime,
     ) -> None:
         self._project, self._selection = project, selection
-        self._environments, self._key, self._now = environments, key, now
+        self._environments, self._key = environments, key
         self._files = {spec_name(file, project.root): file for file in spec_files(paths)}
         self.plan = project.plan(paths, selection, checks=True, data_may_miss=True)
         self._last = LastChecks(self.plan, project.store)
@@ -136,12 +135,13 @@ class Promoter:
         return [(source, each) for each in state.engines if self._takes(each)]
 
     def known_here(self, spec: str, engine: Listed) -> list[Statement]:
-        """What the checks of this cache came to for an engine of an environment."""
+        """What the checks of this cache came to for just this engine of an environment: by its
+        bytes. One that was built here by the same recipe may have others, and its own speed."""
         variant = self.plan.all.get((spec, engine.variant, engine.target))
         if variant is None or variant.engine is None:
             return []
         entry = self._project.store.get("engine", variant.engine)
-        if entry is None or entry.manifest.key != engine.key:
+        if entry is None or entry.manifest.files[ENGINE].sha256 != engine.engine:
             return []
         made = results(self._project.store, self._last, variant, entry.manifest)
         return [
@@ -279,6 +279,7 @@ class Promoter:
                     source=said.InSource(environment=source.environment.name, since=engine.since),
                     freshness=freshness(variant, engine),
                     send=partial(_copy, engine.manifest, source),
+                    still=partial(_is_there, source, spec, engine),
                 )
             )
         if not offered:
@@ -357,6 +358,12 @@ def freshness(variant: PlannedVariant | None, engine: Listed) -> said.Freshness:
 
 def _push(artifact: Artifact, to: Any, told: Any) -> None:  # noqa: ANN401
     push_artifact(artifact, to, told)
+
+
+def _is_there(source: Opened, spec: str, engine: Listed) -> bool:
+    state = source.state(spec)
+    there = None if state is None else state.engine(engine.variant, engine.target)
+    return there is not None and there.manifest == engine.manifest
 
 
 def _copy(manifest: Digest, source: Opened, to: Any, told: Any) -> None:  # noqa: ANN401

@@ -12,6 +12,7 @@ from typing import Any
 from engineforge.digest import Digest, digest_bytes
 from engineforge.errors import StoreCorrupt, Untrusted
 from engineforge.promotion.oci.documents import (
+    ANNOTATION,
     CREATED,
     MANIFEST,
     TITLE,
@@ -36,7 +37,6 @@ _LAYER_TYPES = {
 }
 _ANY_TYPE = "application/octet-stream"
 _STAGE = "engine"
-_PREFIX = "dev.engineforge."
 # RFC 3339, as the image specification wants it of `created`.
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
@@ -48,7 +48,8 @@ class About:
     built for is in its entry's manifest (`entry_manifest`).
 
     `gpu` is the name of the GPU, or what stands for several: compute capabilities with commas, or
-    the level of hardware compatibility; `sm` are the compute capabilities. `created` is RFC 3339.
+    the level of hardware compatibility; `compute_capability` is one, several with commas, or the
+    least one, `8.0+`. `created` is RFC 3339.
     """
 
     spec: str
@@ -58,14 +59,14 @@ class About:
     plan: Digest
     key: Digest
     gpu: str
-    sm: str
+    compute_capability: str
     backend: str
     tensorrt: str
     created: str
 
     @property
     def label(self) -> str:
-        return f"{self.spec}:{self.variant}@{self.target}"
+        return f"{self.spec}/{self.variant}@{self.target}"
 
     def annotations(self) -> dict[str, str]:
         return {_annotation(each.name): str(getattr(self, each.name)) for each in fields(About)}
@@ -198,7 +199,7 @@ def entry_manifest(artifact: EngineArtifact, config: bytes) -> Manifest:
 
 
 def _annotation(name: str) -> str:
-    return CREATED if name == "created" else f"{_PREFIX}{name}"
+    return CREATED if name == "created" else f"{ANNOTATION}{name}"
 
 
 def _about(annotations: Mapping[str, str]) -> dict[str, Any]:
@@ -235,7 +236,7 @@ def _about_entry(
 ) -> About:
     try:
         recipe: Mapping[str, Any] = manifest.key_document["recipe"]
-        gpu, sm = _runs_on(recipe)
+        gpu, capability = _runs_on(recipe)
         about = About(
             spec=spec,
             variant=variant,
@@ -244,7 +245,7 @@ def _about_entry(
             plan=plan,
             key=manifest.key,
             gpu=gpu,
-            sm=sm,
+            compute_capability=capability,
             backend=recipe["toolchain"]["backend"],
             tensorrt=recipe["toolchain"]["version"],
             created=manifest.record["finished"],

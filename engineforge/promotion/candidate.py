@@ -86,7 +86,7 @@ class Accuracy(Signed):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency(Signed):
     """One measurement, in ms, at a `point` (profile and shapes) with `settings`, as a LatencyKey
-    has them. `passed` and `failures` are of the thresholds in its spec."""
+    has them. Whether it is fast enough, a gate says by limits of its own, not the spec by its."""
 
     median_ms: float | None
     p99_ms: float | None
@@ -94,8 +94,6 @@ class Latency(Signed):
     driver: str
     point: Mapping[str, Any]
     settings: Mapping[str, Any]
-    passed: bool
-    failures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,7 +98,6 @@ def latency_of(found: results.Latency, signers: tuple[str, ...]) -> candidate.La
         driver=found.on.driver,
         point=found.point,
         settings=found.settings,
-        passed=found.passed,
     )
 
 

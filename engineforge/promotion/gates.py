@@ -150,7 +150,7 @@ class _Asked:
             gate=SOURCE,
             passed=False,
             why=f"it is not in '{source}', where its engines come from: {why}",
-            hint=f"`engineforge promote {self.candidate.file} --to {source} --key KEY`",
+            hint=f"`{self._promote(source)}`",
         )
 
     def _provenance(self, gate: ProvenanceGate) -> _Said:
@@ -158,7 +158,10 @@ class _Asked:
         if found:
             return _Said(True, f"{_by(found[0])} says how it was built")
         why = f"nobody who counts says how it was built{_but(others)}"
-        return _Said(False, why, self._attest(f"engineforge build {self._file}", gate.signed_by))
+        # Only who takes an engine from their own cache knows how it was built there.
+        first = self.environment.source or self.environment.name
+        signed = f"`{self._promote(first)}` with the key of {self._signers(gate.signed_by)}"
+        return _Said(False, why, f"it is signed when it comes out of the cache: {signed}")
 
     def _freshness(self) -> _Said:
         match self.evidence.freshness:
@@ -267,8 +270,9 @@ class _Asked:
         found, unsigned = self._counted(right, gate.signed_by)
         if not found:
             why = f"nobody who counts says that it loads and runs{_but([*others, *unsigned])}"
-            build = f"engineforge build {self._file}"
-            return _Said(False, why, self._attest(build, gate.signed_by, gpu=True))
+            # It runs the engine in a fresh process.
+            again = self._checked("--latency", gate.signed_by, gpu=True)
+            return _Said(False, why, f"with `checks: latency:` in its spec, {again}")
         newest = decisive(found)
         failed = [each for each in newest if has_failed(each)]
         if failed:
@@ -284,8 +288,7 @@ class _Asked:
             return _Said(False, why, "write from: ENVIRONMENT, or take the gate out")
         if not isinstance(found, InSource) or found.environment != self.environment.source:
             why = f"it is not in '{self.environment.source}', so it has no age there"
-            hint = f"`engineforge promote {self._file} --to {self.environment.source} --key KEY`"
-            return _Said(False, why, hint)
+            return _Said(False, why, f"`{self._promote(self.environment.source)}`")
         here = f"it has been in '{found.environment}' since {at(found.since)}"
         passes = found.since + gate.least
         if self.now >= passes:
@@ -316,14 +319,21 @@ class _Asked:
         return self.candidate.file
 
     def _checked(self, option: str, signed_by: tuple[str, ...], *, gpu: bool) -> str:
-        return self._attest(f"engineforge check {self._file} {option}", signed_by, gpu=gpu)
-
-    def _attest(self, command: str, signed_by: tuple[str, ...], *, gpu: bool = False) -> str:
-        """A hint: the command that finds something out, and the one that signs it."""
+        """A hint: the command that finds something out, and the one that signs it. To what is in
+        no environment yet nothing can be attached: it is signed as it is promoted."""
         where = f" on a GPU of target '{self.candidate.target}'" if gpu else ""
-        attest = f"engineforge attest results {self._file} --to {self.environment.name} --key KEY"
-        names = _or(signed_by or tuple(self.environment.signers))
-        return f"`{command}`{where}, then `{attest}` with the key of {names}"
+        here = self.environment
+        sign = f"engineforge attest results {self._file} --to {here.name} --key KEY"
+        if here.source is None:
+            sign = self._promote(here.name)
+        check = f"engineforge check {self._file} {option}"
+        return f"`{check}`{where}, then `{sign}` with the key of {self._signers(signed_by)}"
+
+    def _promote(self, to: str) -> str:
+        return f"engineforge promote {self._file} --to {to} --key KEY"
+
+    def _signers(self, signed_by: tuple[str, ...]) -> str:
+        return _or(signed_by or tuple(self.environment.signers))
 
     def _counted(
         self, statements: Iterable[S], names: tuple[str, ...]
@@ -350,7 +360,7 @@ class _Asked:
             return f"'{name}' is not {_or(names)}"
         if time > self.now + _CLOCKS_DIFFER:
             return f"'{name}' signed at {at(time)}, which is yet to come"
-        if signer.not_after is not None and time.astimezone(timezone.utc).date() > signer.not_after:
+        if not signer.counts_at(time):
             return f"'{name}' signed at {at(time)}, after {signer.not_after}"
         return None
 

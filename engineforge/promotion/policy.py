@@ -24,8 +24,9 @@ _LIMITS = {"max_p99_ms": "ms", "max_median_ms": "ms", "max_slower_percent": "%"}
 
 
 def policy(environment: Environment) -> dict[str, Any]:
-    """The gates of an environment by name, with all their parameters, as JSON. Limits are texts:
-    0.1 is not exact in binary. Where a gate leaves to all signers who signs, their names are in it.
+    """The gates of an environment by name, with their parameters, as JSON. Limits are texts: 0.1 is
+    not exact in binary. Those that a gate does not have are left out: one that gates learn later
+    makes no other policy. Where a gate leaves to all signers who signs, their names are in it.
     """
     made: dict[str, Any] = {
         name: _parameters(gate, environment) for name, gate in environment.gates.items()
@@ -65,14 +66,14 @@ def _parameters(gate: Gate, environment: Environment) -> dict[str, Any]:
         made |= {"of": gate.of, "data": sorted(map(str, gate.data))}
     if isinstance(gate, LatencyGate):
         limits = {name: getattr(gate, name) for name in _LIMITS}
-        made |= {name: None if each is None else repr(each) for name, each in limits.items()}
+        made |= {name: repr(each) for name, each in limits.items() if each is not None}
     return made
 
 
 def _looser(had: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
     """What the parameters of a gate let pass that those asked for do not."""
     for name, value in asked.items():
-        found = had[name]
+        found: Any = had.get(name) if name in _LIMITS else had[name]
         match name:
             case "from" | "of":
                 if found != value:
@@ -91,7 +92,7 @@ def _looser(had: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
                 if _whole(found) < value:
                     was, now = (span(timedelta(seconds=each)) for each in (found, value))
                     yield f"{was} were enough, and {now} are asked for"
-            case _ if name in _LIMITS and value is not None:
+            case _ if name in _LIMITS:
                 if found is None:
                     yield f"'{name}' was not asked for"
                 elif not float(_text(found)) <= float(value):

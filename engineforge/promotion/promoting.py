@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from engineforge.digest import Digest, digest_bytes
-from engineforge.errors import PromotionRefused
+from engineforge.errors import PromotionRefused, Untrusted
 from engineforge.promotion.artifact import entry_manifest
 from engineforge.promotion.attest import results
 from engineforge.promotion.attest.attestation import Attestation, sign_attestation
@@ -42,6 +42,8 @@ class Offered:
     source: InSource | NotInSource
     freshness: Freshness
     send: Callable[[Repository, Told], None]
+    still: Callable[[], bool] = lambda: True
+    """Whether it is still there, where it comes from."""
 
     @property
     def name(self) -> tuple[str, str]:
@@ -134,13 +136,16 @@ def _replaced(destination: Opened, before: State | None, offered: Offered) -> Re
         return None
     if there.engine == offered.candidate.engine:
         return Replaced(engine=there.engine)
-    evidence = evidence_of(
-        destination.attestations(there),
-        variant=there.variant,
-        target=there.target,
-        source=offered.source,
-        freshness=offered.freshness,
-    )
+    try:
+        evidence = evidence_of(
+            destination.attestations(there),
+            variant=there.variant,
+            target=there.target,
+            source=offered.source,
+            freshness=offered.freshness,
+        )
+    except Untrusted:  # what cannot be read was never measured: for the gate to refuse
+        return Replaced(engine=there.engine)
     return Replaced(engine=there.engine, latency=evidence.latency)
 
 
@@ -188,6 +193,11 @@ def promote(
         engines=engines,
     )
     described = {each.manifest: destination.describe(judged.spec, each) for each in event.engines}
+    if not all(each.still() for each in judged.offered):
+        raise PromotionRefused(
+            f"'{judged.spec}' was changed meanwhile where it comes from",
+            hint="run again; what was copied already is not sent again",
+        )
     state = destination.advance(before, event, described, who.key)
     return Promoted(state=state, changed=True, engines=tuple(new))
 
@@ -207,10 +217,10 @@ def may_promote(destination: Opened, who: Who) -> str:
             hint=f"promoters of {environment.name} in environments.yaml: "
             f"{', '.join(environment.promoters) or 'nobody'}",
         )
-    last = environment.signers[allowed[0]].not_after
-    if last is not None and who.now.date() > last:
+    signer = environment.signers[allowed[0]]
+    if not signer.counts_at(who.now):
         raise PromotionRefused(
-            f"the key of '{allowed[0]}' counts until {last.isoformat()} only",
+            f"the key of '{allowed[0]}' counts until {signer.not_after} only",
             hint="sign with another one, or change not_after in environments.yaml",
         )
     return allowed[0]
@@ -263,7 +273,7 @@ def _send(destination: Opened, offered: Offered, engine: Listed, who: Who, told:
         policy_uri=f"urn:engineforge:environment:{environment.name}",
         policy=digest_bytes(written(engine.policy)),
         inputs=tuple(sorted(wanted)),
-        passed=True,
+        passed=not engine.overridden,
         levels=("SLSA_BUILD_LEVEL_1",) if provenance and provenance.passed else (),
     )
     statement = of_engine(

@@ -80,7 +80,6 @@ class Wanted:
     target: str | None = None
     remembered: Path | None = None
     no_overridden: bool = False
-    keep_previous: bool = False
 
     def place(self) -> Place:
         return Place(self.output, self.remembered)
@@ -146,7 +145,7 @@ def pull(
             if asked is not None:
                 result = replace(result, loaded=_load(asked, staged / ENGINE, result))
             if changed:
-                place.put(staged, keep_previous=wanted.keep_previous or load is not None)
+                place.put(staged, keep_previous=load is not None)
             else:
                 place.put_manifest(staged, found.config)
             place.remember(staged, _remembered(before, state, result, now))

@@ -51,7 +51,10 @@ def rollback(
     for each in past.engines:
         described[each.manifest] = _still_there(destination, spec, each)
         held = _held_to_today(environment, each, overridden)
-        engines[each.variant, each.target] = replace(held, since=who.now)
+        now = before.engine(each.variant, each.target)
+        stayed = now is not None and now.manifest == each.manifest
+        since = now.since if now is not None and stayed else who.now
+        engines[each.variant, each.target] = replace(held, since=since)
     if _manifests(before.engines) == _manifests(past.engines):
         destination.number(before)
         return Promoted(state=before, changed=False)

@@ -136,7 +136,8 @@ class Reader:
         except Untrusted as error:
             told = readable(error)
             raise Untrusted(
-                f"an event in {where} counts for nothing: {told}", hint=_KEYS
+                f"an event in {where} counts for nothing: {told}",
+                hint=f"{_KEYS}; or a later version of EngineForge wrote it",
             ) from error
         if (event.environment, event.spec) != (self.environment.name, spec):
             raise Untrusted(f"{where} has an event of '{event.spec}' in {event.environment}")
@@ -151,11 +152,7 @@ class Reader:
                 f"{', '.join(self.environment.promoters) or 'nobody'}",
             )
         signers = self.environment.signers
-        in_time = {
-            name
-            for name in counted
-            if (last := signers[name].not_after) is None or event.time.date() <= last
-        }
+        in_time = {name for name in counted if signers[name].counts_at(event.time)}
         if not in_time:
             raise Untrusted(
                 f"{where}: event {event.number} was signed by "

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from engineforge.errors import PromotionRefused, Untrusted
+from engineforge.promotion.attest.provenance import PROVENANCE
 from engineforge.promotion.candidate import Candidate, NotInSource, Unknown
 from engineforge.promotion.environment import Opened
 from engineforge.promotion.evidence import evidence_of
@@ -50,7 +51,7 @@ def policy_holds(opened: Opened, state: State, listed: Listed) -> None:
     """By what it was let in has to be what is asked for today, by this machine's own file."""
     environment = opened.environment
     what = f"{listed.name} of '{name_of(state)}'"
-    again = f"engineforge promote {state.spec} --to {environment.name}"
+    again = _again(opened, state)
     if not environment.gates:
         raise PromotionRefused(
             f"'{environment.name}' has no gates: nothing that is there was let in by any",
@@ -74,8 +75,12 @@ def provenance_holds(opened: Opened, state: State, listed: Listed, now: datetime
     gate = environment.gates.get(_PROVENANCE)
     if gate is None or listed.gates[_PROVENANCE].overridden:
         return
+    # What else is said of it is no matter here, and may be of a later version.
+    said = [
+        each for each in opened.attestations(listed) if each.statement.predicate_type == PROVENANCE
+    ]
     evidence = evidence_of(
-        opened.attestations(listed),
+        said,
         variant=listed.variant,
         target=listed.target,
         source=NotInSource("it is pulled"),
@@ -97,8 +102,12 @@ def provenance_holds(opened: Opened, state: State, listed: Listed, now: datetime
         raise Untrusted(
             f"{listed.name} of '{name_of(state)}': {result.why}; it was let in with provenance, "
             "which is gone, or counts no longer",
-            hint=f"attach it again: engineforge promote {state.spec} --to {environment.name}",
+            hint=f"attach it again: {_again(opened, state)}",
         )
+
+
+def _again(opened: Opened, state: State) -> str:
+    return f"engineforge promote specs/{state.spec}.yaml --to {opened.environment.name} --key KEY"
 
 
 def overridden(

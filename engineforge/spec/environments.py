@@ -6,7 +6,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,8 +17,9 @@ from engineforge.spec.salvage import salvage
 from engineforge.spec.validate import did_you_mean, validate
 
 _HINT = (
-    "name environments in it, such as dev: {store: ../environments/dev, "
-    "signers: {ci: keys/ci.pub}, gates: {freshness: {}, provenance: {}}}"
+    "--environments names another; in it stand environments, such as dev: "
+    "{store: ../environments/dev, signers: {ci: keys/ci.pub}, "
+    "gates: {freshness: {}, provenance: {}}}"
 )
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -32,6 +33,10 @@ class Signer:
     name: str
     key: str
     not_after: date | None = None
+
+    def counts_at(self, time: datetime) -> bool:
+        """Whether what it signed at a time counts; days are those of UTC."""
+        return self.not_after is None or time.astimezone(timezone.utc).date() <= self.not_after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

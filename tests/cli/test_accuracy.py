@@ -9,9 +9,9 @@ import pytest
 
 from tests.cli.test_progress import on_a_terminal
 from tests.conftest import Forge
-from tests.project.test_converting import project, ready
+from tests.project.test_converting import entries, project, ready
 
-__all__ = ["project", "ready"]
+__all__ = ["entries", "project", "ready"]
 
 pytest.importorskip("onnxruntime", reason="needs: python -m pip install 'engineforge[precision]'")
 _CHECK = ("check", "specs", "--accuracy")

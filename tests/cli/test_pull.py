@@ -15,7 +15,6 @@ pytest.importorskip("cryptography", reason="python -m pip install 'engineforge[p
 
 import engineforge
 from engineforge.cli import pull as command
-from engineforge.cli.serving import this_host
 from engineforge.digest import digest_bytes
 from engineforge.errors import HostUnfit, PromotionRefused, UsageError
 from engineforge.promotion.pulling import Pulled
@@ -33,9 +32,9 @@ def shelf(tmp_path: Path) -> Shelf:
 
 
 @pytest.fixture
-def no_gpu() -> None:
-    if this_host().gpus:
-        pytest.skip("this host has a GPU")
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that has none, or hides those that it has."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
 def args(shelf: Shelf, what: str = "staging/ocr", **more: Any) -> argparse.Namespace:  # noqa: ANN401

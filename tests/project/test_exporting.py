@@ -14,7 +14,7 @@ from engineforge.project.project import Project
 from engineforge.store.index import History, Index
 from engineforge.store.uses import Ref
 from engineforge.worker.outcome import Built
-from tests.conftest import Forge, conditions
+from tests.conftest import TARGETS, Forge, conditions
 from tests.models import convnet
 
 pytest.importorskip("torch", reason="python -m pip install 'engineforge[pytorch]'")
@@ -51,13 +51,32 @@ variants:
 _BUILT, _REUSED = {"fp32@ada": "built"}, {"fp32@ada": "reused"}
 
 
+def of_pytorch(forge: Forge) -> Forge:
+    forge.spec("net", _SPEC)
+    (forge.specs / "nets.py").write_text(_NETS)
+    return forge
+
+
 @pytest.fixture
 def torch_forge(forge: Forge) -> Forge:
     """A project whose one model is a module of PyTorch."""
     forge.model.unlink()
-    forge.spec("net", _SPEC)
-    (forge.specs / "nets.py").write_text(_NETS)
-    return forge
+    return of_pytorch(forge)
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with what that module is exported to: of this each test would take seconds."""
+    forge = of_pytorch(Forge(tmp_path_factory.mktemp("export")))
+    forge.spec("targets", TARGETS)
+    return forge.made("build", "specs", "--prepare")
+
+
+@pytest.fixture
+def project(torch_forge: Forge, export: Path) -> Forge:
+    """The same, with the export in the cache; nothing was planned or built."""
+    torch_forge.seed(export)
+    return torch_forge
 
 
 def entries(forge: Forge, stage: str) -> Sequence[Path]:
@@ -121,40 +140,40 @@ def test_before_it_is_exported_a_plan_says_so_and_does_nothing(torch_forge: Forg
     assert not entries(torch_forge, "source")
 
 
-def test_an_edit_of_the_module_makes_it_stale_and_is_named(torch_forge: Forge) -> None:
-    torch_forge.build()
-    edit(torch_forge, "8):", "16):")
-    assert torch_forge.changes() == {"fp32@ada": ["'nets.py'"]}
-    assert torch_forge.build().outcomes() == _BUILT
+def test_an_edit_of_the_module_makes_it_stale_and_is_named(project: Forge) -> None:
+    project.build()
+    edit(project, "8):", "16):")
+    assert project.changes() == {"fp32@ada": ["'nets.py'"]}
+    assert project.build().outcomes() == _BUILT
 
 
-def test_an_edit_that_exports_the_same_graph_rebuilds_nothing(torch_forge: Forge) -> None:
-    torch_forge.build()
-    edit(torch_forge, "def make", "# the network of the paper\ndef make")
-    assert torch_forge.changes() == {"fp32@ada": ["'nets.py'"]}
-    assert torch_forge.build().outcomes() == _REUSED
-    assert len(entries(torch_forge, "source")) == 2
-    assert len(entries(torch_forge, "engine")) == 1
+def test_an_edit_that_exports_the_same_graph_rebuilds_nothing(project: Forge) -> None:
+    project.build()
+    edit(project, "def make", "# the network of the paper\ndef make")
+    assert project.changes() == {"fp32@ada": ["'nets.py'"]}
+    assert project.build().outcomes() == _REUSED
+    assert len(entries(project, "source")) == 2
+    assert len(entries(project, "engine")) == 1
 
 
-def test_an_edit_of_another_file_changes_nothing(torch_forge: Forge) -> None:
-    torch_forge.build()
-    (torch_forge.specs / "notes.py").write_text("x = 1\n")
-    assert torch_forge.changes() == {}
+def test_an_edit_of_another_file_changes_nothing(project: Forge) -> None:
+    project.build()
+    (project.specs / "notes.py").write_text("x = 1\n")
+    assert project.changes() == {}
 
 
-def test_another_range_of_batches_builds_anew_and_exports_nothing(torch_forge: Forge) -> None:
-    torch_forge.build()
-    torch_forge.edit("net", "max: [8,", "max: [32,")
-    assert torch_forge.build().outcomes() == _BUILT
-    assert len(entries(torch_forge, "source")) == 1
+def test_another_range_of_batches_builds_anew_and_exports_nothing(project: Forge) -> None:
+    project.build()
+    project.edit("net", "max: [8,", "max: [32,")
+    assert project.build().outcomes() == _BUILT
+    assert len(entries(project, "source")) == 1
 
 
-def test_an_argument_of_the_function_is_in_the_key(torch_forge: Forge) -> None:
-    torch_forge.build()
-    torch_forge.edit("net", "outputs:", "arguments: {width: 12}, outputs:")
-    assert torch_forge.build().outcomes() == _BUILT
-    assert len(entries(torch_forge, "source")) == 2
+def test_an_argument_of_the_function_is_in_the_key(project: Forge) -> None:
+    project.build()
+    project.edit("net", "outputs:", "arguments: {width: 12}, outputs:")
+    assert project.build().outcomes() == _BUILT
+    assert len(entries(project, "source")) == 2
 
 
 def test_a_function_that_raises_fails_its_variants_and_keeps_nothing(torch_forge: Forge) -> None:
@@ -177,21 +196,21 @@ def test_what_the_spec_asks_of_the_exported_model_is_checked_then(torch_forge: F
 
 
 def test_a_cache_that_lost_the_export_alone_makes_it_again_for_a_stale_plan(
-    torch_forge: Forge,
+    project: Forge,
 ) -> None:
-    torch_forge.build()
-    torch_forge.edit("net", "max: [8,", "max: [32,")
-    (exported,) = entries(torch_forge, "source")
-    exported.rename(torch_forge.root / "lost")
-    assert torch_forge.build().outcomes() == _BUILT
+    project.build()
+    project.edit("net", "max: [8,", "max: [32,")
+    (exported,) = entries(project, "source")
+    exported.rename(project.root / "lost")
+    assert project.build().outcomes() == _BUILT
 
 
-def test_gc_keeps_what_the_current_plan_was_exported_to(torch_forge: Forge) -> None:
-    torch_forge.build()
-    kept = entries(torch_forge, "source")
-    assert torch_forge.run("gc", "specs", "--older-than", "0s").code == 0
-    assert entries(torch_forge, "source") == kept
-    assert torch_forge.build().outcomes() == _REUSED
+def test_gc_keeps_what_the_current_plan_was_exported_to(project: Forge) -> None:
+    project.build()
+    kept = entries(project, "source")
+    assert project.run("gc", "specs", "--older-than", "0s").code == 0
+    assert entries(project, "source") == kept
+    assert project.build().outcomes() == _REUSED
 
 
 def test_two_specs_of_one_module_export_it_once(torch_forge: Forge) -> None:
@@ -211,12 +230,12 @@ def test_an_accuracy_check_of_a_model_that_cannot_be_exported_fails(torch_forge:
     assert "no such width" in result.err
 
 
-def test_the_rest_is_built_where_one_model_cannot_be_exported(torch_forge: Forge) -> None:
-    torch_forge.spec("other", _SPEC.replace("nets:make", "bad:make").replace("fp32:", "bad:"))
-    (torch_forge.specs / "bad.py").write_text("def make():\n    return 1 / 0\n")
-    stopped = torch_forge.build()
+def test_the_rest_is_built_where_one_model_cannot_be_exported(project: Forge) -> None:
+    project.spec("other", _SPEC.replace("nets:make", "bad:make").replace("fp32:", "bad:"))
+    (project.specs / "bad.py").write_text("def make():\n    return 1 / 0\n")
+    stopped = project.build()
     assert (stopped.code, stopped.outcomes()) == (1, {"fp32@ada": "skipped", "bad@ada": "failed"})
-    went_on = torch_forge.build("--keep-going")
+    went_on = project.build("--keep-going")
     assert (went_on.code, went_on.outcomes()) == (1, {"fp32@ada": "built", "bad@ada": "failed"})
 
 
@@ -231,18 +250,18 @@ def test_why_an_export_failed_is_said_beside_the_problems_of_others(torch_forge:
 
 
 def test_an_export_that_is_collected_between_planning_and_building_is_taken_back(
-    torch_forge: Forge,
+    project: Forge,
 ) -> None:
-    torch_forge.run("build", "specs", "--prepare")
-    (exported,) = entries(torch_forge, "source")
-    with Project(torch_forge.specs, torch_forge.cache, os.environ) as project:
-        plan = project.plan([torch_forge.specs], Selection())
-        trash = Ref("source", Digest(f"sha256:{exported.name}")).trash(torch_forge.cache)
+    project.run("build", "specs", "--prepare")
+    (exported,) = entries(project, "source")
+    with Project(project.specs, project.cache, os.environ) as opened:
+        plan = opened.plan([project.specs], Selection())
+        trash = Ref("source", Digest(f"sha256:{exported.name}")).trash(project.cache)
         trash.parent.mkdir(parents=True)
         exported.rename(trash)
-        (outcome,) = project.build(plan, conditions())
+        (outcome,) = opened.build(plan, conditions())
     assert isinstance(outcome, Built), outcome
-    assert entries(torch_forge, "source") == [exported]
+    assert entries(project, "source") == [exported]
 
 
 def test_a_model_that_changes_while_it_is_planned_is_not_remembered_as_the_new_one(

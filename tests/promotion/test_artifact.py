@@ -43,7 +43,7 @@ def read(entry: Entry) -> EngineArtifact:
 def test_the_artifact_of_an_entry_is_pinned(entry: Entry) -> None:
     """Whoever changes its form makes every engine another one: then on purpose."""
     assert artifact_of(entry).descriptor.digest == (
-        "sha256:f9518366169c42c6f35dcaec43632718330509a6d20396d9df977aba557931f7"
+        "sha256:46f7ecd38464c0403c1612216e2c33900d52ea3abf6066b7df02b2f3c020e217"
     )
 
 
@@ -87,12 +87,12 @@ def test_what_is_said_of_an_engine_is_read_back(entry: Entry) -> None:
         "dev.engineforge.target": "h200",
         "dev.engineforge.precision": "fp16",
         "dev.engineforge.gpu": "NVIDIA H200",
-        "dev.engineforge.sm": "9.0",
+        "dev.engineforge.compute_capability": "9.0",
         "dev.engineforge.backend": "tensorrt",
         "dev.engineforge.tensorrt": "10.9.0.34",
     }
     assert artifact.engine.digest == manifest.files["model.engine"].sha256
-    assert artifact.label == "net:fp16@h200"
+    assert artifact.label == "net/fp16@h200"
 
 
 def test_an_index_has_the_same_of_an_engine_as_its_manifest(entry: Entry) -> None:
@@ -105,7 +105,7 @@ def test_an_index_has_the_same_of_an_engine_as_its_manifest(entry: Entry) -> Non
 
 
 @pytest.mark.parametrize(
-    ("target", "builder", "gpu", "sm"),
+    ("target", "builder", "gpu", "capability"),
     [
         ({"compute_capabilities": ["8.6", "8.9"]}, {}, "8.6,8.9", "8.6,8.9"),
         ({"gpu": {"compute_capability": "8.9"}}, {}, "8.9", "8.9"),
@@ -113,10 +113,10 @@ def test_an_index_has_the_same_of_an_engine_as_its_manifest(entry: Entry) -> Non
     ],
 )
 def test_an_engine_for_several_gpus_says_so(
-    store: LocalStore, target: dict[str, Any], builder: dict[str, Any], gpu: str, sm: str
+    store: LocalStore, target: dict[str, Any], builder: dict[str, Any], gpu: str, capability: str
 ) -> None:
     artifact = read(engine_entry(store, target=target, builder=builder))
-    assert (artifact.gpu, artifact.sm) == (gpu, sm)
+    assert (artifact.gpu, artifact.compute_capability) == (gpu, capability)
 
 
 @pytest.mark.parametrize("record", [{}, {"precision": "fp16"}, {"precision": 1, "finished": "x"}])
@@ -152,7 +152,7 @@ def _without_title(raw: dict[str, Any]) -> None:
         (_without_title, "layer 'None'"),
         (lambda raw: raw["layers"][0].update(mediaType="a/b"), "'model.engine' of an engine is"),
         (lambda raw: raw.pop("annotations"), "no annotation 'dev.engineforge.spec'"),
-        (lambda raw: raw["annotations"].pop("dev.engineforge.sm"), "no annotation"),
+        (lambda raw: raw["annotations"].pop("dev.engineforge.compute_capability"), "no annotation"),
         (lambda raw: raw["annotations"].update({"dev.engineforge.key": "x"}), "no digest"),
         (
             lambda raw: raw["annotations"].update({"org.opencontainers.image.created": "today"}),
@@ -224,11 +224,13 @@ def test_layers_that_are_not_the_files_of_the_entry_are_refused(
     entry: Entry, change: Callable[[dict[str, Any]], object], layer: str
 ) -> None:
     artifact = read_artifact(changed(entry, change))
-    with pytest.raises(Untrusted, match=f"the layer '{layer}' of net:fp16@h200 is not the file"):
+    with pytest.raises(Untrusted, match=f"the layer '{layer}' of net/fp16@h200 is not the file"):
         entry_manifest(artifact, entry.manifest.to_bytes())
 
 
-@pytest.mark.parametrize("name", ["precision", "gpu", "sm", "backend", "tensorrt", "created"])
+@pytest.mark.parametrize(
+    "name", ["precision", "gpu", "compute_capability", "backend", "tensorrt", "created"]
+)
 def test_an_annotation_that_the_entry_does_not_bear_out_is_refused(entry: Entry, name: str) -> None:
     other = "2020-01-01T00:00:00Z" if name == "created" else "another"
     named: dict[str, Any] = {name: other}

@@ -18,11 +18,11 @@ from engineforge.promotion.oci.layout import Layout
 from engineforge.store import disk
 from engineforge.store.far.folder import Folder
 from tests.promotion.engines import artifact_in, attest, broken_parts
-from tests.store.crash.cache import Promise
+from tests.store.crash.cache import Promise, kept
 from tests.store.crash.model import State, states
 from tests.store.crash.places import quick_folder
 from tests.store.crash.recorder import Recorder, count, killed, killed_before
-from tests.store.crash.recovery import kept, read_tree, write_tree
+from tests.store.crash.recovery import read_tree, write_tree
 
 Told = Callable[[str, object], None]
 TAG = "net"

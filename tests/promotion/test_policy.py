@@ -186,10 +186,31 @@ def test_the_samples_have_every_gate() -> None:
 def test_every_parameter_of_a_gate_is_in_its_policy(gate: Gate) -> None:
     (parameters,) = policy(_environment({"it": gate}, None)).values()
     names = {"least_seconds" if name == "least" else name for name in gate.__dataclass_fields__}
-    assert set(parameters) == names
+    assert set(parameters) == {
+        name for name in names if name not in LIMITS or getattr(gate, name) is not None
+    }
 
 
-def test_a_policy_names_all_parameters() -> None:
+def test_a_limit_that_no_gate_had_when_it_was_let_in_is_not_missed_until_it_is_asked_for() -> None:
+    recorded = {"it": {"signed_by": ["ci"], "max_p99_ms": "4.2"}}
+    asked = LatencyGate(max_p99_ms=5, signed_by=("ci",))
+    assert looser_than(recorded, _environment({"it": asked}, None)) == []
+    asked = replace(asked, max_median_ms=9)
+    assert looser_than(recorded, _environment({"it": asked}, None)) == [
+        "'it': 'max_median_ms' was not asked for"
+    ]
+
+
+def test_a_limit_that_was_written_as_none_was_not_asked_for() -> None:
+    recorded = {"it": {"signed_by": ["ci"], **dict.fromkeys(LIMITS)}}
+    asked = LatencyGate(signed_by=("ci",))
+    assert looser_than(recorded, _environment({"it": asked}, None)) == []
+    assert looser_than(recorded, _environment({"it": replace(asked, max_p99_ms=1)}, None)) == [
+        "'it': 'max_p99_ms' was not asked for"
+    ]
+
+
+def test_a_policy_names_all_parameters_that_a_gate_has() -> None:
     assert policy(FULL) == {
         "source": {"from": "dev"},
         "provenance": {"signed_by": ["ci"]},
@@ -201,7 +222,6 @@ def test_a_policy_names_all_parameters() -> None:
         },
         "latency": {
             "max_p99_ms": "4.2",
-            "max_median_ms": None,
             "max_slower_percent": "5",
             "signed_by": ["bob", "ci"],
         },

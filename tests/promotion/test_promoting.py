@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 
@@ -13,9 +14,11 @@ import pytest
 pytest.importorskip("cryptography", reason="python -m pip install 'engineforge[promotion]'")
 
 from engineforge.errors import PromotionRefused
+from engineforge.promotion.attest.results import SUMMARY
 from engineforge.promotion.environment import Opened
-from engineforge.promotion.promoting import Promoted, promote
+from engineforge.promotion.promoting import Promoted, judge, promote
 from engineforge.promotion.rolling_back import rollback
+from engineforge.spec.environments import FreshnessGate
 from tests.promotion.attacker import engine_of, nothing_pulled
 from tests.promotion.world import World
 
@@ -140,6 +143,17 @@ class TestOverriding:
         assert "OVERRIDDEN  load_test: nobody who counts" in world.verify("production/net").out
         assert "was let in all the same: 'load_test'" in world.pull("production/net").err
 
+    def test_the_verification_summary_does_not_say_that_it_passed(self, world: World) -> None:
+        world.promote("production", "--override", "load_test", "--reason", "no GPU here")
+        opened, state = world.open("production"), world.state("production")
+        said = [
+            each.statement.predicate
+            for each in opened.attestations(state.engines[0])
+            if each.statement.predicate_type == SUMMARY
+        ]
+        (of_production,) = [each for each in said if "production" in each["policy"]["uri"]]
+        assert of_production["verificationResult"] == "FAILED"
+
     def test_it_can_be_refused_by_who_pulls(self, world: World) -> None:
         world.promote("production", "--override", "load_test", "--reason", "no GPU here")
         result = world.pull("production/net", "--no-overridden")
@@ -151,6 +165,18 @@ class TestOverriding:
         assert world.promote("production").code == 3
         assert world.state("production").number == 1
         assert world.state("production").engines[0].overridden == ["load_test"]
+
+
+def test_what_is_rolled_back_meanwhile_where_it_comes_from_is_not_promoted(world: World) -> None:
+    found = world.offers("staging")
+    gone = tuple(replace(each, still=lambda: False) for each in found.offered)
+    opened, before = world.open("staging"), world.state("staging").number
+    environment = replace(opened.environment, gates={"freshness": FreshnessGate()})
+    destination = Opened(environment, opened.repository, opened.keys)
+    judged = judge(destination, "net", gone, keeps=found.keeps, overridden=(), now=world.who().now)
+    with pytest.raises(PromotionRefused, match="was changed meanwhile where it comes from"):
+        promote(destination, judged, world.who(), origin=None)
+    assert world.state("staging").number == before
 
 
 class TestAgain:

@@ -191,7 +191,7 @@ class TestLedgers:
         )
         layers = [*state.ledger.layers, line]
         attacker.show("net", layers, [replace(called, annotations=names)])
-        told = "what the ledger of staging calls fp32@ada is net:fp32@ampere"
+        told = "what the ledger of staging calls fp32@ada is net/fp32@ampere"
         refused(world, told)
         not_promoted(world, told)
 
@@ -202,7 +202,7 @@ class TestLedgers:
         attacker.show("net", [line], other.described.values())
         for result in (world.pull(), world.verify(), world.promote("production")):
             assert result.code == 3
-            assert "calls fp32@ada is other:fp32@ada" in result.err
+            assert "calls fp32@ada is other/fp32@ada" in result.err
         assert nothing_pulled(world)
 
 

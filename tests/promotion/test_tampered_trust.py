@@ -183,7 +183,7 @@ class TestNames:
         )
         made = replace(manifest, layers=(*manifest.layers, extra)).to_bytes()
         self.sign(world, manifest=attacker.put(made, MANIFEST))
-        refused(world, "the layer '../../owned' of net:fp32@ada is not the file of its entry")
+        refused(world, "the layer '../../owned' of net/fp32@ada is not the file of its entry")
         assert not list(world.root.parent.rglob("owned"))
 
     @pytest.mark.parametrize("name", ["../../owned", "/owned", "..", "a/b", ESCAPE])

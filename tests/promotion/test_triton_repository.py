@@ -255,24 +255,6 @@ def test_nothing_is_made_of_what_cannot_be_served(triton: Served, tmp_path: Path
     assert list(triton.beside.iterdir()) == []
 
 
-def test_staging_is_not_in_the_repository(triton: Served, first: Exported) -> None:
-    with pytest.raises(UsageError, match="Triton would take it for a model"):
-        triton.export(first, staging=triton.root / "ocr")
-
-
-def test_staging_can_be_elsewhere(triton: Served, first: Exported, tmp_path: Path) -> None:
-    seen: set[str] = set()
-
-    def watch(change: disk.Change) -> None:
-        seen.update(each.name for each in triton.beside.iterdir())
-
-    with disk.watched(watch):
-        triton.export(first, staging=tmp_path)
-    assert seen == {"models"}
-    assert triton.serves() == {"9.0": ONE}
-    assert not list(tmp_path.glob(".models*"))
-
-
 def test_a_repository_on_a_file_system_of_its_own_is_refused(
     triton: Served, first: Exported
 ) -> None:
@@ -285,7 +267,7 @@ def test_a_repository_on_a_file_system_of_its_own_is_refused(
         pytest.raises(EngineForgeError, match="is on another file system") as raised,
     ):
         triton.export(first)
-    assert "--staging" in str(raised.value)
+    assert "give a folder in it as the repository" in str(raised.value)
     assert triton.leftovers() == []
 
 
@@ -299,7 +281,7 @@ def test_a_folder_that_must_not_be_written_to_is_said(triton: Served, first: Exp
         pytest.raises(EngineForgeError, match="nothing can be made in") as raised,
     ):
         triton.export(first)
-    assert "--staging" in str(raised.value)
+    assert "give one in a folder that may be written to" in str(raised.value)
 
 
 def test_two_exports_at_once_are_both_whole(

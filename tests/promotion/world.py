@@ -191,7 +191,6 @@ class World(Forge):
                 Selection(),
                 environments=known,
                 key=self.key("ci"),
-                now=NOW,
             )
             return promoter.offers("net", known.open(to).environment)
 

@@ -13,11 +13,9 @@ from engineforge.promotion.attest.strict import (
     Fields,
     base64_text,
     read_base64,
-    read_object,
-    written,
 )
 
-MOST_SIGNATURES = 32
+_MOST_SIGNATURES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +44,6 @@ class Envelope:
             "signatures": [{"sig": base64_text(each)} for each in self.signatures],
         }
 
-    def to_bytes(self) -> bytes:
-        return written(self.to_json())
-
     @classmethod
     def from_json(cls, raw: object) -> Envelope:
         """Untrusted for what is none. A signature's `keyid` is only a hint, and not looked at."""
@@ -57,9 +52,9 @@ class Envelope:
         payload_type = fields.text("payloadType")
         given = fields.each("signatures")
         fields.done()
-        if not 1 <= len(given) <= MOST_SIGNATURES:
+        if not 1 <= len(given) <= _MOST_SIGNATURES:
             raise Untrusted(
-                f"the envelope has {len(given)} signatures, expected 1 to {MOST_SIGNATURES}"
+                f"the envelope has {len(given)} signatures, expected 1 to {_MOST_SIGNATURES}"
             )
         signatures = []
         for each in given:
@@ -68,10 +63,6 @@ class Envelope:
                 each.text("keyid")
             each.done()
         return cls(payload=payload, payload_type=payload_type, signatures=tuple(signatures))
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Envelope:
-        return cls.from_json(read_object(data, "the envelope"))
 
 
 def pae(payload: bytes, payload_type: str) -> bytes:

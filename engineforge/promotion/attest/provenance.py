@@ -109,8 +109,6 @@ def of_entry(
     engine: Manifest,
     plan: PlanRecord,
     before: Mapping[str, Manifest],
-    *,
-    builder: str = BUILDER,
 ) -> Provenance:
     """The provenance of an engine, from its entry's manifest, its plan's record, and the manifests
     of the entries `before` it by stage (source, prepared, onnx, typed), as far as they are there.
@@ -144,7 +142,7 @@ def of_entry(
             _toolchain(engine),
             *_packages(before),
         ),
-        builder=builder,
+        builder=BUILDER,
         versions={"engineforge": record["engineforge"]},
         invocation=f"{engine.key}@{started}",
         started=datetime.fromisoformat(started),

@@ -215,7 +215,8 @@ def read_approval(statement: Statement) -> Approval:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """That a promotion held an engine to a policy: `resource` is where it went, `policy` the digest
-    of the gates as they were, `inputs` the attestations by which it was judged."""
+    of the gates as they were, `inputs` the attestations by which it was judged. Written for the
+    tools of others; nothing here reads one."""
 
     verifier: str
     time: datetime
@@ -237,26 +238,6 @@ class Summary:
             "verifiedLevels": [*self.levels],
             "slsaVersion": _SLSA_VERSION,
         }
-
-
-def read_summary(statement: Statement) -> Summary:
-    fields = predicate_of(statement, SUMMARY)
-    verifier, policy = fields.fields("verifier"), fields.fields("policy")
-    inputs = fields.each("inputAttestations")
-    found = Summary(
-        verifier=verifier.text("id"),
-        time=fields.time("timeVerified"),
-        resource=fields.text("resourceUri"),
-        policy_uri=policy.text("uri"),
-        policy=policy.sha256(),
-        inputs=tuple(each.sha256() for each in inputs),
-        passed=fields.one_of("verificationResult", "PASSED", "FAILED") == "PASSED",
-        levels=fields.texts("verifiedLevels"),
-    )
-    fields.one_of("slsaVersion", _SLSA_VERSION)
-    for each in (*inputs, verifier, policy, fields):
-        each.done()
-    return found
 
 
 def _test(

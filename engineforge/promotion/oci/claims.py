@@ -17,7 +17,12 @@ from typing import Protocol
 from engineforge.digest import Digest, digest_bytes
 from engineforge.errors import UsageError
 from engineforge.promotion.oci.answer import BrokenOff
-from engineforge.promotion.oci.documents import EMPTY_CONFIG, BadDocument, ImageManifest
+from engineforge.promotion.oci.documents import (
+    ANNOTATION,
+    EMPTY_CONFIG,
+    BadDocument,
+    ImageManifest,
+)
 
 ARTIFACT_TYPE = "application/vnd.engineforge.claim.v1"
 SUFFIX = ".claim"
@@ -28,7 +33,7 @@ _ENDS_AFTER = timedelta(minutes=10)
 _MOST_ROUNDS = 50
 _MOST_BROKEN = 5
 _NOTHING = "nothing"
-_OF = "dev.engineforge.claim."
+_OF = f"{ANNOTATION}claim."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,8 @@ EMPTY_BYTES = b"{}"
 TITLE = "org.opencontainers.image.title"
 CREATED = "org.opencontainers.image.created"
 REF_NAME = "org.opencontainers.image.ref.name"
+ANNOTATION = "dev.engineforge."
+"""What the names of our own annotations begin with."""
 
 MOST_BYTES = 4 << 20
 """Of a manifest or index: what registries have to take at least, by the distribution
@@ -196,3 +198,9 @@ def _text(value: Any) -> str:  # noqa: ANN401
 
 def _written(raw: Mapping[str, Any]) -> bytes:
     return json.dumps(raw, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def referrers_tag(subject: Digest) -> str:
+    """The tag of the index of what refers to a manifest, where there is no API for that: the
+    distribution specification's "referrers tag schema"."""
+    return f"sha256-{subject.hex}"

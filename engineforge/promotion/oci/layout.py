@@ -20,6 +20,7 @@ from engineforge.promotion.oci.documents import (
     ImageIndex,
     ImageManifest,
     read_document,
+    referrers_tag,
 )
 from engineforge.promotion.oci.hashing import passing
 from engineforge.promotion.oci.repository import BlobCorrupt, Chunks, Gone, Repository
@@ -180,7 +181,7 @@ class Layout:
         return Descriptor.of(data, kind, artifact_type=document.artifact_type)
 
     def referrers(self, subject: Digest) -> list[Descriptor]:
-        found = self.resolve(_referrers_tag(subject))
+        found = self.resolve(referrers_tag(subject))
         return [] if found is None else list(self._listed(found).manifests)
 
     def _listed(self, digest: Digest) -> ImageIndex:
@@ -194,7 +195,7 @@ class Layout:
 
     def _refer(self, subject: Digest, found: Descriptor) -> None:
         """List one more referrer, if it is not listed yet."""
-        tag = _referrers_tag(subject)
+        tag = referrers_tag(subject)
         for _ in range(_TRIES):
             now = self.resolve(tag)
             listed = () if now is None else self._listed(now).manifests
@@ -345,10 +346,6 @@ class Layout:
 
 def _blob(digest: Digest) -> str:
     return f"blobs/sha256/{digest.hex}"
-
-
-def _referrers_tag(subject: Digest) -> str:
-    return f"sha256-{subject.hex}"
 
 
 def _empty() -> dict[str, Any]:

@@ -28,6 +28,7 @@ from engineforge.promotion.oci.documents import (
     Descriptor,
     ImageIndex,
     read_document,
+    referrers_tag,
 )
 from engineforge.promotion.oci.http import Client
 from engineforge.promotion.oci.login import Login
@@ -281,7 +282,9 @@ class Registry:
             found = self._fallen_back(subject).manifests
             if any(each.digest == referrer.digest for each in found):
                 return
-            self.put_tag(_fallback(subject), ImageIndex(manifests=(*found, referrer)).to_bytes())
+            self.put_tag(
+                referrers_tag(subject), ImageIndex(manifests=(*found, referrer)).to_bytes()
+            )
             self._wait(max(_LEAST_WAIT_SECONDS, _TRIPS * self.longest_trip))
         raise RemoteUnavailable(
             f"'{self.url}' does not keep what refers to '{subject}': others overwrite it",
@@ -289,7 +292,7 @@ class Registry:
         )
 
     def _fallen_back(self, subject: Digest) -> ImageIndex:
-        found, _ = self.tagged(_fallback(subject))
+        found, _ = self.tagged(referrers_tag(subject))
         return ImageIndex(manifests=()) if found is None else self._index(found.data)
 
     def _index(self, data: bytes) -> ImageIndex:
@@ -377,10 +380,6 @@ def parsed(url: str) -> Place:
             "letters, digits, and between these '.', '_', '__' or '-'; parts with '/' between",
         )
     return Place(host.lower(), name)
-
-
-def _fallback(subject: Digest) -> str:
-    return f"sha256-{subject.hex}"
 
 
 def _described(data: bytes) -> Descriptor:

@@ -23,7 +23,6 @@ CONFIG = "config.pbtxt"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VERSION = re.compile(r"[1-9][0-9]*")  # Triton ignores folders with other names
 _LOCK = "lock"
-_STAGING = "use {}, or give --staging, a folder outside the repository and on the same file system"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,17 +48,15 @@ def export(
     instances: int = 1,
     max_batch_size: int | None = None,
     backend: str | None = None,
-    staging: Path | None = None,
 ) -> Written:
     """Have the model `name` serve these engines, of one spec and variant and one per target, as its
     version `number`: that of the promotion.
 
     Other versions stay, and are not served: all, or as many as make `keep` with this one.
     `max_batch_size` is 0 for no batching, None for what the engines allow; `instances` is per GPU;
-    `backend` is a Triton backend of one's own. What is made is made beside the repository, or in
-    `staging`, which is on the same file system. UsageError for what cannot be asked together,
-    HostUnfit without Triton's schema, EngineForgeError for what Triton cannot serve, or must not
-    find changed.
+    `backend` is a Triton backend of one's own. What is made is made beside the repository, on the
+    same file system. UsageError for what cannot be asked together, HostUnfit without Triton's
+    schema, EngineForgeError for what Triton cannot serve, or must not find changed.
     """
     for what, value in (("keep", keep), ("instances", instances), ("number", number)):
         if value is not None and value < 1:
@@ -80,7 +77,7 @@ def export(
     model_config(schema, found, served)
     repository = repository.absolute()
     files.make_folder(repository)
-    with _staged(repository, staging) as scratch:
+    with _staged(repository) as scratch:
         return _Writing(schema, found, served, repository / name, scratch).done(keep)
 
 
@@ -209,22 +206,19 @@ def _copy(engine: Engine, to: Path) -> None:
 
 
 @contextlib.contextmanager
-def _staged(repository: Path, staging: Path | None) -> Iterator[Path]:
+def _staged(repository: Path) -> Iterator[Path]:
     """A folder to make things in, where Triton does not look: it takes every folder of a repository
     for a model, hidden ones too. What an export that was killed left there goes first."""
-    beside = repository.parent if staging is None else staging.absolute()
-    if beside.is_relative_to(repository):
-        raise UsageError(
-            f"'{staging}' is in the repository, where Triton would take it for a model",
-            hint="give a folder outside",
-        )
-    place = beside / f".{repository.name}.engineforge"
+    place = repository.with_name(f".{repository.name}.engineforge")
     try:
         try:
             files.make_folder(place)
         except PermissionError as error:
-            hint = _STAGING.format("another repository")
-            raise EngineForgeError(f"nothing can be made in '{beside}'", hint=hint) from error
+            raise EngineForgeError(
+                f"nothing can be made in '{repository.parent}'",
+                hint="versions are made beside the repository, where Triton does not look: give "
+                "one in a folder that may be written to",
+            ) from error
         with files.lock(place / _LOCK, f"an export into '{repository}'") as locked:
             if locked:
                 for each in place.iterdir():
@@ -269,5 +263,5 @@ def _elsewhere(path: Path) -> EngineForgeError:
     return EngineForgeError(
         f"'{path}' is on another file system than the folder that it is in: Triton might see half "
         "of what is written there",
-        hint=_STAGING.format("a folder in it as the repository"),
+        hint="give a folder in it as the repository, so that versions are made beside that one",
     )

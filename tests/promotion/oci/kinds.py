@@ -14,7 +14,9 @@ from engineforge.promotion.oci.opening import open_repository
 from engineforge.promotion.oci.repository import Repository
 from tests.store.remote_servers import environment, s3_server
 
-KINDS = ("folder", "s3", "registry")
+COMPARING = ("folder", "s3")
+"""Where a change is made only if nobody else made one. Registries have nothing of that kind."""
+KINDS = (*COMPARING, "registry")
 
 
 @dataclass(frozen=True)

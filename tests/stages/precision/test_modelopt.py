@@ -147,9 +147,10 @@ def test_inputs_and_outputs_get_the_low_type_only_when_asked(
 
 
 _DIGEST = """
-import sys
+import gc, sys
 from pathlib import Path
 from tests.stages.precision.test_modelopt import MODES, digest
+gc.freeze()
 for mode in MODES:
     print(digest(mode, Path(sys.argv[1]), Path(sys.argv[2])))
 """

@@ -186,9 +186,17 @@ def _traces() -> list[object]:
     "mode", [FP16, Mode("int8", "entropy", "fp16"), Mode("int4", "awq_clip", "fp16")], ids=str
 )
 def test_the_library_leaves_no_traces(
-    mode: Mode, tmp_path: Path, scratch: Path, capfd: pytest.CaptureFixture[str]
+    mode: Mode,
+    tmp_path: Path,
+    scratch: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = chain(tmp_path / "net.onnx", "a", "b")
+    # One of its own: others write into that of the machine meanwhile.
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     before = _traces()
     mode(model, scratch, feeds=noise(4, 32))
     assert before == _traces()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,17 @@ class Promise:
     kind: str
     name: str
     kept: bool = True
+
+
+def kept(promises: Iterable[Promise]) -> set[tuple[str, str]]:
+    """What of all that was promised is to be there."""
+    now: set[tuple[str, str]] = set()
+    for each in promises:
+        if each.kept:
+            now.add((each.kind, each.name))
+        else:
+            now.discard((each.kind, each.name))
+    return now
 
 
 def entry_key(name: str) -> dict[str, object]:

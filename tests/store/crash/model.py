@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engineforge.store.disk import Change
-from tests.store.crash.cache import Promise
+from tests.store.crash.cache import Promise, kept
 from tests.store.crash.recorder import Log
 
 ALL_SUBSETS_OF = 10
@@ -173,10 +173,17 @@ def _walk(folders: dict[int, dict[str, int]]) -> Iterator[tuple[Path, int]]:
             open_ += [(path / name, each) for name, each in folders[node].items()]
 
 
-def states(base: Tree, log: Log, promised: Iterable[Promise] = ()) -> Iterator[State]:
+Seen = dict[object, set[object]]
+"""What was tried: of all but staging/, with what was promised, the contents of staging/."""
+
+
+def states(
+    base: Tree, log: Log, promised: Iterable[Promise] = (), seen: Seen | None = None
+) -> Iterator[State]:
     """Each once, for every prefix of the log: what a power cut at that moment may leave.
 
-    `base` is there durably, and was promised, before the log begins.
+    `base` is there durably, and was promised, before the log begins. What is in `seen` already, of
+    other logs, is not tried again.
     """
     whole = _Disk.of(base)
     whole.see()
@@ -187,17 +194,18 @@ def states(base: Tree, log: Log, promised: Iterable[Promise] = ()) -> Iterator[S
     now = _Disk.of(base)
     start = copy.deepcopy(now.folders)
     promises = list(promised)
-    seen: dict[object, set[object]] = {}
+    seen = {} if seen is None else seen
     for after in range(len(log) + 1):
         match log[after - 1] if after else None:
             case Change() as change:
                 now.change(change)
             case Promise() as promise:
                 promises.append(promise)
+        now_kept = frozenset(kept(promises))
         for tree in _after_power_cut(now, start, whole.visible, random.Random(after)):
             outside = frozenset(each for each in tree.items() if not _in_staging(each[0]))
             inside = frozenset(path for path in tree if _in_staging(path))
-            stagings = seen.setdefault((outside, tuple(promises)), set())
+            stagings = seen.setdefault((outside, now_kept), set())
             if inside not in stagings and len(stagings) < STAGINGS:
                 stagings.add(inside)
                 yield State(tree, tuple(promises), after)

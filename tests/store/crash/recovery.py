@@ -13,7 +13,17 @@ from engineforge.store.index import Index
 from engineforge.store.local import LocalStore
 from engineforge.store.manifest import PlanRecord
 from engineforge.store.timings import BadTimings, Timings, all_timings
-from tests.store.crash.cache import BLOBS, FAR, PLANS, STAGE, Cache, Promise, key_of, record_of
+from tests.store.crash.cache import (
+    BLOBS,
+    FAR,
+    PLANS,
+    STAGE,
+    Cache,
+    Promise,
+    kept,
+    key_of,
+    record_of,
+)
 from tests.store.crash.model import State, Tree
 
 
@@ -33,17 +43,6 @@ def write_tree(tree: Tree, root: Path) -> None:
             (root / path).write_bytes(content)
         elif path != Path():
             (root / path).mkdir()
-
-
-def kept(promises: Iterable[Promise]) -> set[tuple[str, str]]:
-    """What of all that was promised is to be there."""
-    now: set[tuple[str, str]] = set()
-    for each in promises:
-        if each.kept:
-            now.add((each.kind, each.name))
-        else:
-            now.discard((each.kind, each.name))
-    return now
 
 
 def broken_promises(
