@@ -6,6 +6,7 @@ import argparse
 
 from engineforge import __version__
 from engineforge.cli.promotion_arguments import add_promotion
+from engineforge.cli.report_arguments import add_report
 
 _LONGEST = 86_400
 
@@ -213,6 +214,7 @@ def parser() -> argparse.ArgumentParser:
     _paths(target)
 
     add_promotion(command, _paths, _selectors, _common)
+    add_report(command, _paths, _selectors, _common)
 
     doctor = command("doctor", "doctor", "say what this host can build, and why not the rest")
     _paths(doctor)
