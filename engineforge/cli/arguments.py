@@ -133,6 +133,11 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument(
         "--calibration", action="store_true", help="print the ranges that a model is quantized by"
     )
+    show.add_argument(
+        "--layers",
+        action="store_true",
+        help="print the layers of engines: types, tactics, and times as `bench --layers` kept them",
+    )
     _common(show)
 
     verify = command("verify", "verify", "hash every stored file again")

@@ -107,7 +107,7 @@ def _changes(
     plans: Mapping[Digest, Mapping[str, Any]],
     names: Mapping[str, str],
 ) -> tuple[Change, ...]:
-    """By their plans, which name sources; where one is gone, by what the engines were built from."""
+    """By their plans, which name sources; where one is gone, by the keys of the engines."""
     old, new = (plans.get(each.manifest.key) for each in (before, after))
     if old is not None and new is not None and (found := changes(old, new, names)):
         return tuple(found)

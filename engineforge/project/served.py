@@ -1,5 +1,5 @@
-"""What environments have of specs, as far as they can be asked: one that cannot be reached is said to
-be so, and takes nothing else down with it."""
+"""What environments have of specs, as far as they can be asked: one that cannot be reached is said
+to be so, and takes nothing else down with it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The event log: what happened in a run, a line of JSON for each event, so that a run that was killed
-leaves what it had come to. Written and read here; no file is touched.
+"""The event log: what happened in a run, a line of JSON for each event, so that a run that was
+killed leaves what it had come to. Written and read here; no file is touched.
 
 Version 1. Every line is an object with `v` (1), `time` (RFC 3339, UTC) and `event`:
 
@@ -53,12 +53,6 @@ def line(event: Event, when: datetime) -> str | None:
     time = when.astimezone(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
     # ASCII: what a model is called may hold what ends a line, or half a character.
     return json.dumps({"v": VERSION, "time": time, **said}) + "\n"
-
-
-def is_log(text: str) -> bool:
-    """Whether a text begins as a log does."""
-    first = text.lstrip().partition("\n")[0]
-    return isinstance(found := _object(first), Mapping) and "event" in found
 
 
 def read(text: str, called: str) -> Log:

@@ -1,4 +1,4 @@
-"""A headless Chromium that opens pages from disk, and tells what they asked for and complained of."""
+"""A headless Chromium that opens pages from disk, and tells what they ask for and complain of."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ class Browser:
         return [each["message"] for each in self.driver.get_log("browser")]
 
     def logs(self) -> list[dict[str, Any]]:
-        return [json.loads(each["message"])["message"] for each in self.driver.get_log("performance")]
+        return [
+            json.loads(each["message"])["message"] for each in self.driver.get_log("performance")
+        ]
 
     def requests(self) -> list[str]:
         """Every address that was asked for since `open`, or since this was called."""

@@ -1,4 +1,4 @@
-"""Reports made by hand, in the form of report/page/document.py: small ones, and as large as wished."""
+"""Reports made by hand, in the form of report/page/document.py: small ones, and large ones."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _TARGETS = {"h200": 1.0, "l4": 3.4, "rtx-ada": 1.9, "orin": 7.5}
 
 
 def digest(text: str) -> str:
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 
 
-def variant(label: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+def variant(label: str, /, **more: Any) -> dict[str, Any]:  # noqa: ANN401
     """A variant that is up to date and of which nothing else is known, but for `more`."""
     spec, _, rest = label.rpartition("/")
     name, _, target = rest.partition("@")
@@ -48,7 +48,7 @@ def variant(label: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
-def last(label: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+def last(label: str, /, **more: Any) -> dict[str, Any]:  # noqa: ANN401
     return {
         "engine": digest(f"engine {label}"),
         "sha256": digest(f"file {label}"),
@@ -93,7 +93,9 @@ def timed(ms: float, *failures: str) -> dict[str, Any]:
     }
 
 
-def serving(number: int = 3, *, fresh: bool | None = True, why: str | None = None) -> dict[str, Any]:
+def serving(
+    number: int = 3, *, fresh: bool | None = True, why: str | None = None
+) -> dict[str, Any]:
     return {
         "number": number,
         "engine": digest(f"served {number}"),

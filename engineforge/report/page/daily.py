@@ -70,9 +70,7 @@ def daily(builds: Sequence[Mapping[str, Any]]) -> Daily | None:
                 f"{duration(first + again)}, of it {duration(again)} rebuilding",
             )
         )
-    return Daily(
-        bars=bars, since=since.isoformat(), until=until.isoformat(), most=duration(most)
-    )
+    return Daily(bars=bars, since=since.isoformat(), until=until.isoformat(), most=duration(most))
 
 
 def _day(text: str | None) -> date | None:

@@ -1,5 +1,5 @@
-"""The report as plain JSON: what `engineforge report --json` prints, and the page is made of. Format 1;
-fields are only ever added."""
+"""The report as plain JSON: what `engineforge report --json` prints, and the page is made of.
+Format 1; fields are only ever added."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from engineforge.project.plans import PlannedVariant
 from engineforge.project.promotion import freshness
 from engineforge.project.served import Served
 from engineforge.promotion.attest.strict import time_text
-from engineforge.promotion.candidate import Fresh, Stale as Outdated, Unknown
+from engineforge.promotion.candidate import Fresh, Unknown
+from engineforge.promotion.candidate import Stale as Outdated
 from engineforge.report import data
 from engineforge.report.events import Log
 from engineforge.report.latency import held_down

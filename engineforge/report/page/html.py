@@ -124,8 +124,8 @@ def _details(variant: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _packed(value: object) -> str:
-    """JSON, deflated, in base64: a row's worth is asked for when it is opened, and of 2,000 it would
-    be half of the page."""
+    """JSON, deflated, in base64: what a row leaves out is asked for when it is opened, and would be
+    half of the page."""
     text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 

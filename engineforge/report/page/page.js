@@ -222,6 +222,8 @@
       reset();
     }
     open(row, true);
+    // The browser goes there as well, and takes the focus off what cannot have it.
+    row.tr.tabIndex = -1;
     go(row);
     row.tr.scrollIntoView({ block: "center" });
   };
@@ -238,10 +240,13 @@
     reset();
     remember();
   });
-  form.addEventListener("input", () => {
-    filter();
-    remember();
-  });
+  for (const event of ["input", "change"]) {
+    form.addEventListener(event, ({ target }) => {
+      if (event === "change" && target === fields.q) return; // it was heard when it was typed
+      filter();
+      remember();
+    });
+  }
   heads.forEach((head, at) => head.firstElementChild.addEventListener("click", () => {
     sort(at, order.column === at && !order.down);
     remember();
@@ -259,9 +264,8 @@
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const typing = event.target.closest("input, select, textarea");
-    const row = byLabel.get(event.target.closest("tr")?.previousElementSibling?.id) && event.target.closest("tr.open")
-      ? byLabel.get(event.target.closest("tr").previousElementSibling.id)
-      : byLabel.get(event.target.closest("tr")?.id);
+    const tr = event.target.closest("#table > tbody > tr");
+    const row = byLabel.get((tr?.classList.contains("open") ? tr.previousElementSibling : tr)?.id);
     if (event.key === "Escape") {
       if (event.target === fields.q) {
         fields.q.value = "";
@@ -274,7 +278,10 @@
       return;
     }
     if (typing) {
-      if (event.key === "Enter" && event.target === fields.q && shown()[0]) go(shown()[0]);
+      if (event.key === "Enter" && event.target === fields.q) {
+        event.preventDefault(); // or the row would be opened by the same key
+        if (shown()[0]) go(shown()[0]);
+      }
       return;
     }
     if (event.key === "/") {
@@ -299,4 +306,5 @@
   });
   addEventListener("hashchange", follow);
   follow();
+  addEventListener("load", () => setTimeout(() => location.hash.startsWith("#?") || follow()));
 })();

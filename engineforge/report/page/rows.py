@@ -1,5 +1,5 @@
-"""The report's variants as rows of a table and cells of a matrix: words, classes and numbers to sort by.
-What a row leaves out, the page has as JSON."""
+"""The report's variants as rows of a table and cells of a matrix: words, classes and numbers to
+sort by. What a row leaves out, the page has as JSON."""
 
 from __future__ import annotations
 

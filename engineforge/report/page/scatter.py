@@ -1,5 +1,5 @@
-"""Accuracy against latency: for each model where its variants lie, and which of them no other one of
-their target beats in both. Pure geometry; the template draws it."""
+"""Accuracy against latency: for each model where its variants lie, and which of them no other
+one of their target beats in both. Pure geometry; the template draws it."""
 
 from __future__ import annotations
 
@@ -132,8 +132,10 @@ def _plot(spec: str, variants: Sequence[Mapping[str, Any]]) -> Plot | None:
     targets = list(dict.fromkeys(each.variant["target"] for each in seen))
     x = _axis([each.ms for each in seen], LEFT, WIDTH - RIGHT)
     y = _axis([each.error for each in seen], HEIGHT - BOTTOM, TOP)
-    fronts = {target: _front([s for s in seen if s.variant["target"] == target]) for target in targets}
-    points = [_point(each, targets, fronts, x, y, measure) for each in seen]
+    fronts = {
+        target: _front([s for s in seen if s.variant["target"] == target]) for target in targets
+    }
+    points = [_point(each, targets, fronts, (x, y), measure) for each in seen]
     return Plot(
         spec=spec,
         title=measure.title,
@@ -154,8 +156,7 @@ def _point(
     seen: _Seen,
     targets: Sequence[str],
     fronts: Mapping[str, Sequence[_Seen]],
-    x: _Axis,
-    y: _Axis,
+    axes: tuple[_Axis, _Axis],
     measure: Measure,
 ) -> Point:
     variant = seen.variant
@@ -164,8 +165,8 @@ def _point(
         label=variant["label"],
         name=variant["variant"],
         series=targets.index(variant["target"]) % SERIES,
-        x=x.at(seen.ms),
-        y=y.at(seen.error),
+        x=axes[0].at(seen.ms),
+        y=axes[1].at(seen.error),
         front=seen in fronts[variant["target"]],
         of_model=seen.of == "model",
         says=f"{variant['label']}: {seen.ms:.4g} ms, {measure.text(seen.value)} of {whose}",
@@ -174,7 +175,7 @@ def _point(
 
 def _front(seen: Sequence[_Seen]) -> list[_Seen]:
     """Those that no other one beats in both, the fastest first."""
-    best, found = math.inf, []
+    best, found = math.inf, list[_Seen]()
     for each in sorted(seen, key=lambda one: (one.ms, one.error)):
         if each.error < best or not found:
             found.append(each)
@@ -221,12 +222,11 @@ def _named(points: Sequence[Point]) -> list[Point]:
     return made
 
 
-
 def _is_free(
     start: float, height: float, width: float, taken: Sequence[tuple[float, float, float]]
 ) -> bool:
     """Whether a name has room there, inside the drawing and apart from all else."""
-    inside = LEFT < start and start + width < WIDTH and TOP - 4 < height < HEIGHT - BOTTOM + 4
+    inside = start > LEFT and start + width < WIDTH and TOP - 4 < height < HEIGHT - BOTTOM + 4
     return inside and not any(
         start < to and start + width > since and abs(height - other) < _LINE
         for since, to, other in taken
