@@ -35,7 +35,8 @@ class Served:
 def look(environments: Environments, specs: Iterable[str]) -> list[Served]:
     """All environments of a file, in its order, with what they have of these specs."""
     names = list(specs)
-    return [_served(environments, name, names) for name in environments.names]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return [*pool.map(lambda name: _served(environments, name, names), environments.names)]
 
 
 def _served(environments: Environments, name: str, specs: Sequence[str]) -> Served:

@@ -21,6 +21,8 @@ dev:
   store: ../envs/dev
   signers: {ci: keys/ci.pub}
   gates: {freshness: {}, provenance: {}}
+"""
+_FAR = """\
 far:
   store: oci://127.0.0.1:9/engines
   signers: {ci: keys/ci.pub}
@@ -119,8 +121,10 @@ def test_what_build_printed_is_a_log_too(forge: Forge) -> None:
     assert _report(forge, "--events", printed)["log"] == {"events": 1, "cut": False}
 
 
+@pytest.mark.slow
 def test_environments_are_told_with_their_ledgers_and_one_that_is_gone(built: Forge) -> None:
     _promoted(built)
+    built.spec("environments", _ENVIRONMENTS + _FAR)
     found = _report(built)
     dev, far = found["environments"]
     assert (dev["unreachable"], far["name"]) == (None, "far")
@@ -183,3 +187,17 @@ def test_a_cache_that_is_gone_has_a_page_too(built: Forge) -> None:
     shutil.rmtree(built.cache)
     (variant,) = _report(built)["variants"]
     assert (variant["state"], variant["last"]) == ("stale", None)
+
+
+def test_an_engine_of_an_environment_can_be_compared(built: Forge) -> None:
+    _promoted(built)
+    convnet(built.model, seed=5)
+    assert built.build().code == 0
+    for name in ("dev/net", "dev/net:fp32@ada"):
+        result = built.run("diff", name, "net:fp32@ada", "--json")
+        assert result.code == 0, result.err
+        assert result.json["before"]["name"] == "dev/net:fp32@ada"
+        assert [each["leaf"] for each in result.json["key"]] == ["model"]
+    assert "dev has nothing of 'other'" in built.run("diff", "dev/other", "net:fp32@ada").err
+    missing = built.run("diff", "dev/net:fp99@ada", "net:fp32@ada").err
+    assert "'dev/net:fp99@ada' is none of the engines there" in missing

@@ -18,7 +18,6 @@ from engineforge.worker.outcome import (
     Finished,
     Moved,
     Noted,
-    Outcome,
     Started,
     Waiting,
 )
@@ -95,7 +94,9 @@ def test_a_broken_line_before_others_is_an_error() -> None:
 
 def test_another_version_is_another_format() -> None:
     text = _log(Finished("a/x@t", _FAILED)).replace('"v": 1', '"v": 2')
-    with pytest.raises(UsageError, match="events of version 2 .line 1., and this version reads 1"):
+    with pytest.raises(
+        UsageError, match=r"events of version 2 \(line 1\), and this version reads 1"
+    ):
         read(text, "night")
 
 
@@ -116,7 +117,7 @@ def test_what_build_printed_is_read_too() -> None:
 
 def test_a_plan_has_no_ends() -> None:
     printed = json.dumps(data.plan(planned("a/x@t")))
-    with pytest.raises(UsageError, match="'plan.json' has variants without outcomes"):
+    with pytest.raises(UsageError, match=r"'plan\.json' has variants without outcomes"):
         read(printed, "plan.json")
 
 

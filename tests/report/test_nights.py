@@ -124,7 +124,7 @@ def test_logs_are_compared_by_how_variants_ended() -> None:
 
 def test_a_report_of_another_format_is_refused() -> None:
     text = json.dumps({**report([]), "format": 2})
-    with pytest.raises(UsageError, match="'a.json' is a report of format 2, and this version"):
+    with pytest.raises(UsageError, match=r"'a\.json' is a report of format 2, and this version"):
         read_report(text, "a.json")
 
 

@@ -96,7 +96,7 @@ def _hostile(text: str) -> dict[str, Any]:
         builds=[build(label, why=text)],
         promotions=[
             {
-                **{name: text for name in ("environment", "spec", "by", "reason", "from")},
+                **dict.fromkeys(("environment", "spec", "by", "reason", "from"), text),
                 "number": 1,
                 "action": "promote",
                 "time": "2026-10-01T03:00:00Z",
@@ -190,7 +190,12 @@ def test_a_project_without_variants_has_a_page_too() -> None:
 
 
 def test_an_environment_that_cannot_be_asked_is_said() -> None:
-    unreachable = {"name": "prod", "from": None, "unreachable": "no answer", "faults": {}}
+    unreachable: dict[str, Any] = {
+        "name": "prod",
+        "from": None,
+        "unreachable": "no answer",
+        "faults": {},
+    }
     assert "<b>prod</b> could not be asked: no answer" in page(
         report([variant("a/x@y")], environments=[unreachable])
     )

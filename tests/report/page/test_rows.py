@@ -62,7 +62,7 @@ def test_a_long_reason_is_cut() -> None:
 
 
 @pytest.mark.parametrize(("fresh", "mark"), [(True, ""), (False, "stale"), (None, "unknown")])
-def test_an_engine_that_serves_is_marked(fresh: bool | None, mark: str) -> None:  # noqa: FBT001
+def test_an_engine_that_serves_is_marked(fresh: bool | None, mark: str) -> None:
     made = row(variant("net/fp32@ada", environments={"dev": serving(fresh=fresh)}))
     assert made.serving[0].mark == mark
 

@@ -136,7 +136,7 @@ def test_names_lie_inside_and_apart() -> None:
     ("low", "high", "log"),
     [(0, 1.15, False), (0, 0.0003, False), (0, 7300, False), (1e-7, 2, True), (0.2, 9, True)],
 )
-def test_ticks_are_few_and_inside(low: float, high: float, log: bool) -> None:  # noqa: FBT001
+def test_ticks_are_few_and_inside(low: float, high: float, log: bool) -> None:
     found = ticks(low, high, log=log)
     assert 2 <= len(found) <= 8
     assert all(low <= each <= high * 1.0001 for each in found)
