@@ -51,6 +51,7 @@ ONLY_IN = {
     ],
     "onnx_graphsurgeon": ["stages/precision/contained.py"],
     "matplotlib": ["report/plot.py"],
+    "jinja2": ["report/page/html.py"],
     "torch": ["stages/sources/pytorch/"],
     "safetensors": ["stages/sources/pytorch/checkpoints.py"],
     "tensorflow": ["stages/sources/tensorflow/"],

@@ -6,6 +6,7 @@ import argparse
 
 from engineforge import __version__
 from engineforge.cli.promotion_arguments import add_promotion
+from engineforge.cli.report_arguments import add_report
 
 _LONGEST = 86_400
 
@@ -132,6 +133,11 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument(
         "--calibration", action="store_true", help="print the ranges that a model is quantized by"
     )
+    show.add_argument(
+        "--layers",
+        action="store_true",
+        help="print the layers of engines: types, tactics, and times as `bench --layers` kept them",
+    )
     _common(show)
 
     verify = command("verify", "verify", "hash every stored file again")
@@ -213,6 +219,7 @@ def parser() -> argparse.ArgumentParser:
     _paths(target)
 
     add_promotion(command, _paths, _selectors, _common)
+    add_report(command, _paths, _selectors, _common)
 
     doctor = command("doctor", "doctor", "say what this host can build, and why not the rest")
     _paths(doctor)

@@ -10,19 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engineforge.cli import world
-from engineforge.digest import digest_file
-from engineforge.errors import EngineForgeError, SpecError, UsageError
+from engineforge.errors import SpecError, UsageError
 from engineforge.plan.planner import UpToDate
 from engineforge.project.checking import last_check
+from engineforge.project.finding import by_digits, by_file
 from engineforge.project.last import LastChecks
 from engineforge.project.plans import PlannedVariant
-from engineforge.promotion.placing import manifest_of
-from engineforge.report import accuracy, data, latency, text
+from engineforge.report import accuracy, data, latency, layers, text
+from engineforge.report.promotion import plain
 from engineforge.store.local import Entry, LocalStore
-from engineforge.store.manifest import BadManifest, Manifest
 from engineforge.worker.chain import CALIBRATION, MODEL
-
-_FEWEST_DIGITS = 4
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,19 +29,12 @@ def run(args: argparse.Namespace) -> int:
     root = Path("specs")
     store = LocalStore(world.cache(args, root), world.say)
     if path.is_file():
-        entries = list(_by_file(store, path)) or list(_beside(path))
-        if not entries:
-            raise EngineForgeError(
-                f"'{path}' ({digest_file(path)}) is no file of this cache",
-                hint=f"looked in '{store.root}'; name another cache with --cache",
-            )
+        entries = by_file(store, path)
     elif re.fullmatch(r"(sha256:)?[0-9a-f]+", args.what):
-        entries = _by_digits(store, args.what.removeprefix("sha256:"))
+        entries = [by_digits(store, args.what.removeprefix("sha256:"))]
     else:
         raise UsageError(f"'{args.what}' is no spec, no file, and no digits of a key")
-    if args.calibration:
-        return _print_calibration(args, [each for e in entries for each in _typed(store, e)])
-    return _print(args, [_Shown(entry) for entry in entries])
+    return _print_asked(args, store, [_Shown(entry) for entry in entries])
 
 
 def _show_specs(args: argparse.Namespace, path: Path) -> int:
@@ -67,11 +57,7 @@ def _show_specs(args: argparse.Namespace, path: Path) -> int:
                 checked = last_check(project, variant) if data_found else None
                 verdict = accuracy.verdict(checked, data=data_found)
             shown.append(_Shown(entry, variant, verdict, _on_gpu(last, variant)))
-        if args.calibration:
-            entries = [each for one in shown for each in _typed(project.store, one.entry)]
-            code = _print_calibration(args, entries)
-        else:
-            code = _print(args, shown)
+        code = _print_asked(args, project.store, shown)
     if world.say_problems(plan.problems):
         return SpecError.exit_code
     for label in missing:
@@ -89,6 +75,14 @@ class _Shown:
     verdict: str | None = None
     on_gpu: Mapping[str, str] = field(default_factory=dict)
     """The same of its engine on a GPU: its accuracy (`on gpu`) and its `latency`."""
+
+
+def _print_asked(args: argparse.Namespace, store: LocalStore, shown: list[_Shown]) -> int:
+    if args.layers:
+        return _print_layers(args, store, shown)
+    if args.calibration:
+        return _print_calibration(args, [each for s in shown for each in _typed(store, s.entry)])
+    return _print(args, shown)
 
 
 def _on_gpu(last: LastChecks, variant: PlannedVariant) -> dict[str, str]:
@@ -125,6 +119,27 @@ def _print(args: argparse.Namespace, shown: list[_Shown]) -> int:
     return 0
 
 
+def _print_layers(args: argparse.Namespace, store: LocalStore, shown: list[_Shown]) -> int:
+    """Of each engine the layers that TensorRT made; what has none says why."""
+    from engineforge.project.subjects import Subjects
+
+    subjects = Subjects(store)
+    found = [
+        subjects.of_entry(each.entry, None if each.variant is None else each.variant.label)
+        for each in shown
+        if each.entry.manifest.stage == "engine"
+    ]
+    if args.json:
+        world.print_json([layers.layers_data(each) for each in found])
+        return 0
+    for each in found:
+        for line in plain(layers.layer_lines(each)):
+            print(line)
+    if not found:
+        world.say("none of these is an engine")
+    return 0
+
+
 def _typed(store: LocalStore, entry: Entry) -> Iterator[Entry]:
     """The converted models that an entry was built from, or is."""
     if entry.manifest.stage == "typed":
@@ -152,48 +167,3 @@ def _print_calibration(args: argparse.Namespace, entries: list[Entry]) -> int:
     if not found:
         world.say("none of these was calibrated")
     return 0
-
-
-def _by_file(store: LocalStore, path: Path) -> Iterator[Entry]:
-    """The entries that hold this very file, by its digest; its name says nothing."""
-    size, digest = path.stat().st_size, None
-    for stage in store.stages():
-        for entry in store.entries(stage):
-            for file in entry.manifest.files.values():
-                if file.size == size:
-                    digest = digest or digest_file(path)
-                    if file.sha256 == digest:
-                        yield entry
-                        break
-
-
-def _beside(path: Path) -> Iterator[Entry]:
-    """A file that was pulled, by the manifest that lies with it; nothing where that is of another
-    file."""
-    try:
-        manifest = Manifest.from_bytes(manifest_of(path).read_bytes())
-    except (OSError, BadManifest):
-        return
-    if digest_file(path) in {each.sha256 for each in manifest.files.values()}:
-        yield Entry(path.parent, manifest, (0, 0, 0))
-
-
-def _by_digits(store: LocalStore, digits: str) -> list[Entry]:
-    """The entry whose key, plan key or engine digest begins so; UsageError if not exactly one."""
-    if len(digits) < _FEWEST_DIGITS:
-        raise UsageError(f"expected at least {_FEWEST_DIGITS} digits of a key, found '{digits}'")
-    plans = {record.entries.get("engine") for record in store.plan_records(digits)}
-    found = [
-        entry
-        for stage in store.stages()
-        for entry in store.entries(stage)
-        if entry.manifest.key in plans
-        or entry.manifest.key.hex.startswith(digits)
-        or any(file.sha256.hex.startswith(digits) for file in entry.manifest.files.values())
-    ]
-    if not found:
-        raise UsageError(f"nothing in '{store.root}' has a key or file that begins '{digits}'")
-    if len(found) > 1:
-        names = ", ".join(entry.manifest.key.hex[:16] for entry in found[:5])
-        raise UsageError(f"{len(found)} entries match '{digits}'", hint=f"such as {names}")
-    return found

@@ -100,8 +100,9 @@ def plan(made: Plan) -> dict[str, Any]:
     }
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    match outcome:
+def outcome(found: Outcome) -> dict[str, Any]:
+    """What became of one variant."""
+    match found:
         case Built(engine=engine, path=path, seconds=seconds):
             return {
                 "outcome": "built",
@@ -155,9 +156,9 @@ def build(made: Plan, outcomes: Sequence[Outcome], faults: Iterable[object] = ()
             {
                 **named(variant),
                 "plan": variant.plan,
-                **_outcome(outcome),
+                **outcome(became),
             }
-            for variant, outcome in zip(made.variants, outcomes, strict=True)
+            for variant, became in zip(made.variants, outcomes, strict=True)
         ],
         "problems": [problem(found) for found in made.problems],
         "notes": list(made.notes),

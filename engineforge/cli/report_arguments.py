@@ -1,0 +1,46 @@
+"""What can be said to the commands that look back: report and diff."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+Command = Callable[[str, str, str], argparse.ArgumentParser]
+"""Makes a command of a name, a module and a text."""
+
+
+def add_report(
+    command: Command,
+    paths: Callable[[argparse.ArgumentParser], None],
+    selectors: Callable[[argparse.ArgumentParser], None],
+    common: Callable[[argparse.ArgumentParser], None],
+) -> None:
+    """Add these commands to the others, which have `paths`, `selectors` and `common` arguments."""
+    report = command("report", "report", "write all that is known of specs as one HTML page")
+    paths(report)
+    selectors(report)
+    report.add_argument("-o", "--output", metavar="FILE", help="the page, such as report.html")
+    report.add_argument(
+        "--events",
+        metavar="FILE",
+        help="for failures: the event log of a run, or what `build --json` printed",
+    )
+    report.add_argument(
+        "--no-environments", action="store_true", help="ask no environment what it has"
+    )
+
+    diff = command("diff", "diff", "say how two engines differ, or two reports, or two event logs")
+    for name in ("a", "b"):
+        diff.add_argument(
+            name,
+            metavar=name.upper(),
+            help="a key's digits, the folder of an entry, an engine file with its manifest, "
+            "SPEC:VARIANT@TARGET, ENV/SPEC:VARIANT@TARGET; or `report --json`, or an event log",
+        )
+    diff.add_argument(
+        "--specs", default="specs", metavar="DIR", help="the folder of the specs (default: specs)"
+    )
+    diff.add_argument(
+        "--all", action="store_true", help="name every layer that differs, not only the first ones"
+    )
+    common(diff)
