@@ -39,9 +39,9 @@ def test_its_yaml_fits_the_schema(kind: str, index: int) -> None:
 
 
 def test_its_table_lists_every_command() -> None:
-    listed = set(re.findall(r"^\| `engineforge (\w+)", README, flags=re.MULTILINE))
+    listed = set(re.findall(r"^\| `engineforge ([\w-]+)", README, flags=re.MULTILINE))
     help_text = parser().format_help()
-    known = set(re.findall(r"^    (\w+)(?:  |$)", help_text, flags=re.MULTILINE))
+    known = set(re.findall(r"^    ([\w-]+)(?:  |$)", help_text, flags=re.MULTILINE))
     assert listed == known
 
 

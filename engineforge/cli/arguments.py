@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 
 from engineforge import __version__
+from engineforge.cli.beginning_arguments import add_beginning
+from engineforge.cli.examples import epilog
 from engineforge.cli.promotion_arguments import add_promotion
 from engineforge.cli.report_arguments import add_report
 
@@ -12,6 +14,7 @@ _LONGEST = 86_400
 
 _EPILOG = """\
 examples:
+  engineforge init model.onnx                   write a spec for a model, to begin with
   engineforge build specs                       build what is stale
   engineforge plan specs --explain              say why it is stale
   engineforge build specs/ocr.yaml --variant fp32 --target rtx-ada
@@ -34,9 +37,17 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, module: str, text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        made = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=epilog(name),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         made.set_defaults(module=f"engineforge.cli.{module}")
         return made
+
+    add_beginning(command, _common)
 
     check = command("check", "check", "validate specs against schema, models and targets")
     _paths(check)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -38,8 +38,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _detect(args: argparse.Namespace) -> int:
-    """Blocks for targets.yaml. TensorRT-RTX builds for GPUs that are not there, so all of them;
-    classic TensorRT builds for those that are."""
+    blocks, driver = detected()
+    if args.json:
+        world.print_json(blocks)
+    else:
+        print(text(blocks, driver), end="")
+    return 0
+
+
+def detected() -> tuple[dict[str, dict[str, Any]], str | None]:
+    """Blocks for targets.yaml, and the driver of this host's GPUs; HostUnfit where nothing builds.
+
+    TensorRT-RTX builds for GPUs that are not there, so all of them; classic TensorRT builds for
+    those that are.
+    """
     blocks = _rtx_blocks()
     classic = host.installed("tensorrt")
     gpus = _gpus_if_told(needed=bool(classic))
@@ -59,13 +71,14 @@ def _detect(args: argparse.Namespace) -> int:
             "no TensorRT-RTX is installed here, and no classic TensorRT with a GPU to build on",
             hint="python -m pip install 'engineforge[rtx]'",
         )
-    if args.json:
-        world.print_json(blocks)
-        return 0
-    driver = gpus[0].driver if gpus else None
-    for name, block in blocks.items():
-        _print(name, block, driver)
-    return 0
+    return blocks, gpus[0].driver if gpus else None
+
+
+def text(blocks: Mapping[str, Mapping[str, Any]], driver: str | None) -> str:
+    """Blocks as the text of a targets.yaml."""
+    return "".join(
+        f"{line}\n" for name, block in blocks.items() for line in _lines(name, block, driver)
+    )
 
 
 def _gpus_if_told(*, needed: bool) -> list[HostGpu]:
@@ -118,18 +131,18 @@ def _slug(gpu: Gpu) -> str:
     return slug or "gpu"
 
 
-def _print(name: str, block: Mapping[str, Any], driver: str | None) -> None:
-    print(f"{name}:")
+def _lines(name: str, block: Mapping[str, Any], driver: str | None) -> Iterator[str]:
+    yield f"{name}:"
     for key, value in block.items():
         if isinstance(value, Mapping):
-            print(f"  {key}:")
+            yield f"  {key}:"
             for field, each in value.items():
-                print(f"    {field}: {_scalar(each)}")
-            print(f"  # driver: {_scalar(driver)}  # only if another driver must mean a rebuild")
+                yield f"    {field}: {_scalar(each)}"
+            yield f"  # driver: {_scalar(driver)}  # only if another driver must mean a rebuild"
         elif isinstance(value, list):
-            print(f"  {key}: [{', '.join(value)}]")
+            yield f"  {key}: [{', '.join(value)}]"
         else:
-            print(f"  {key}: {_scalar(value)}")
+            yield f"  {key}: {_scalar(value)}"
 
 
 def _scalar(value: object) -> str:
