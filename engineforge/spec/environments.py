@@ -17,7 +17,7 @@ from engineforge.spec.salvage import salvage
 from engineforge.spec.validate import did_you_mean, validate
 
 _HINT = (
-    "--environments names another; in it stand environments, such as dev: "
+    "name environments in it, such as dev: "
     "{store: ../environments/dev, signers: {ci: keys/ci.pub}, "
     "gates: {freshness: {}, provenance: {}}}"
 )

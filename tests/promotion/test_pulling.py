@@ -276,7 +276,7 @@ def test_an_engine_that_was_let_in_by_looser_gates_is_refused(shelf: Shelf, outp
         pulled(shelf, output)
     assert str(error.value) == (
         "fp16@h200 of 'staging/ocr' was let in by less than 'staging' asks for: 'load_test' was "
-        "not asked for\nhint: promote it by today's gates: engineforge promote ocr --to staging"
+        "not asked for\nhint: promote it by today's gates: engineforge promote specs/ocr.yaml --to staging --key KEY"
     )
 
 
@@ -307,7 +307,7 @@ def test_lost_provenance_is_refused(shelf: Shelf, output: Path) -> None:
     assert str(error.value) == (
         "fp16@h200 of 'staging/ocr': nobody who counts says how it was built; it was let in with "
         "provenance, which is gone, or counts no longer\n"
-        "hint: attach it again: engineforge promote ocr --to staging"
+        "hint: attach it again: engineforge promote specs/ocr.yaml --to staging --key KEY"
     )
 
 

@@ -180,7 +180,7 @@ def test_without_the_file_one_is_told_what_to_write(tmp_path: Path) -> None:
         read_environments(file)
     assert str(found.value) == (
         f"there is no '{file}'\n"
-        "hint: --environments names another; in it stand environments, such as dev: "
+        "hint: name environments in it, such as dev: "
         "{store: ../environments/dev, signers: {ci: keys/ci.pub}, "
         "gates: {freshness: {}, provenance: {}}}"
     )
