@@ -41,10 +41,15 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "doctor": ("engineforge doctor",),
     "promote": ("engineforge promote specs --to staging --key ci.key --dry-run",),
     "rollback": ("engineforge rollback specs/ocr.yaml --in production --key ci.key",),
-    "history": ("engineforge history specs --in production",),
+    "history": ("engineforge history specs/ocr.yaml --in production",),
     "status": ("engineforge status specs",),
     "attest": ("engineforge attest verify staging/ocr-detector",),
     "pull": ("engineforge pull staging/ocr-detector -o model.engine",),
+    "report": ("engineforge report specs -o report.html",),
+    "diff": (
+        "engineforge diff 3f2a91c0 87bd02e4",
+        "engineforge diff ocr:fp16@rtx-ada ocr:int8@rtx-ada",
+    ),
     "export": ("engineforge export triton staging/ocr-detector models/",),
 }
 """By the name of the command."""
