@@ -276,7 +276,8 @@ def test_an_engine_that_was_let_in_by_looser_gates_is_refused(shelf: Shelf, outp
         pulled(shelf, output)
     assert str(error.value) == (
         "fp16@h200 of 'staging/ocr' was let in by less than 'staging' asks for: 'load_test' was "
-        "not asked for\nhint: promote it by today's gates: engineforge promote specs/ocr.yaml --to staging --key KEY"
+        "not asked for\nhint: promote it by today's gates: engineforge promote "
+        "specs/ocr.yaml --to staging --key KEY"
     )
 
 
