@@ -48,7 +48,8 @@ class TestAttestations:
         """As the hint says, and without one more event."""
         attacker, ada = world.attacker(), engine_of(world.state())
         attacker.refer(ada, without(attacker, ada, PROVENANCE))
-        assert "attach it again: engineforge promote net --to staging" in world.pull().err
+        hint = "attach it again: engineforge promote specs/net.yaml --to staging"
+        assert hint in world.pull().err
         assert "nothing to do" in world.promote("staging").out
         assert world.state().number == 1
         assert world.pull().code == world.verify().code == 0
