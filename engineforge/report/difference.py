@@ -116,7 +116,7 @@ def difference_lines(found: Mapping[str, Any], *, everything: bool) -> Iterator[
     """What differs, a fact a line; `everything` names every layer."""
     for word, mark in (("before", "-"), ("after", "+")):
         each = found[word]
-        built = f", built {each['finished']}" if each["finished"] else ""
+        built = f", built {each["finished"][:19]}" if each["finished"] else ""
         yield f"{mark} {each['name']}  engine {each['engine'][7:19]}{built}"
     if found["same_file"]:
         yield "  the same engine file, to the last bit"

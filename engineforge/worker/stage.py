@@ -90,7 +90,8 @@ class Stage:
 
     def record(self, more: Mapping[str, object]) -> dict[str, object]:
         """What a manifest says of how its entry came to be."""
-        finished = self.conditions.now().isoformat(timespec="seconds")
+        # To the microsecond: two builds of one second have an order too.
+        finished = self.conditions.now().isoformat()
         return {**self.conditions.about, "finished": finished, **more}
 
     def ask(
