@@ -116,8 +116,8 @@ def difference_lines(found: Mapping[str, Any], *, everything: bool) -> Iterator[
     """What differs, a fact a line; `everything` names every layer."""
     for word, mark in (("before", "-"), ("after", "+")):
         each = found[word]
-        built = f", built {each["finished"][:19]}" if each["finished"] else ""
-        yield f"{mark} {each['name']}  engine {each['engine'][7:19]}{built}"
+        when = f", built {each['finished'][:19]}" if each["finished"] else ""
+        yield f"{mark} {each['name']}  engine {each['engine'][7:19]}{when}"
     if found["same_file"]:
         yield "  the same engine file, to the last bit"
     yield from _key_lines(found["key"])
