@@ -7,6 +7,11 @@ import argparse
 from engineforge import __version__
 from engineforge.cli.promotion_arguments import add_promotion
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
 _LONGEST = 86_400
 
 _EPILOG = """\
@@ -22,7 +27,36 @@ exit codes: 0 done, 1 a build or check failed, 2 bad usage or spec, 3 promotion 
 """
 
 
-def parser() -> argparse.ArgumentParser:
+class _Unasked(argparse.ArgumentParser):
+    """Stands for a command that is not meant, and forgets its arguments: making parsers of them all
+    would take as long as the rest of a build with nothing to do."""
+
+    def __init__(self) -> None:
+        pass
+
+    def add_argument(self, *_: object, **__: object) -> Any:  # noqa: ANN401 - nobody asks
+        return None
+
+    def set_defaults(self, **_: object) -> None:
+        pass
+
+    def add_subparsers(self, **_: object) -> Any:  # noqa: ANN401
+        return self
+
+    def add_parser(self, *_: object, **__: object) -> argparse.ArgumentParser:
+        return self
+
+
+def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """For the command that `argv` begins with, or for all of them."""
+    asked = argv[0] if argv and not argv[0].startswith("-") else None
+    whole, found = _parser(asked)
+    return whole if found else _parser(None)[0]
+
+
+def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, bool]:
+    """Knows only the command `asked` for; and whether there is such a command."""
+    names = set()
     whole = argparse.ArgumentParser(
         prog="engineforge",
         description="A declarative build system for NVIDIA TensorRT engines.",
@@ -33,6 +67,9 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, module: str, text: str) -> argparse.ArgumentParser:
+        names.add(name)
+        if asked not in (None, name):
+            return _Unasked()
         made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         made.set_defaults(module=f"engineforge.cli.{module}")
         return made
@@ -61,7 +98,8 @@ def parser() -> argparse.ArgumentParser:
     _running(check, when="with one of these: ")
     _gpus(check)
 
-    plan = command("plan", "plan", "say what is stale and why; builds nothing")
+    plan = command("plan", "noop", "say what is stale and why; builds nothing")
+    plan.set_defaults(then="plan")
     _paths(plan)
     _selectors(plan)
     plan.add_argument("--explain", action="store_true", help="name every leaf that changed")
@@ -88,7 +126,8 @@ def parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="only say what is missing or unused; changes nothing"
     )
 
-    build = command("build", "build", "build what is stale")
+    build = command("build", "noop", "build what is stale")
+    build.set_defaults(then="build")
     _paths(build)
     _selectors(build)
     _running(build)
@@ -216,7 +255,7 @@ def parser() -> argparse.ArgumentParser:
 
     doctor = command("doctor", "doctor", "say what this host can build, and why not the rest")
     _paths(doctor)
-    return whole
+    return whole, asked is None or asked in names
 
 
 def _paths(made: argparse.ArgumentParser) -> None:

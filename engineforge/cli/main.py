@@ -2,52 +2,33 @@
 
 from __future__ import annotations
 
-import argparse
-import errno
 import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NoReturn
 
 from engineforge.cli.arguments import parser
-from engineforge.errors import EngineForgeError, HostUnfit, SpecError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
-# What the machine answers, not a bug: permissions, full and failing disks.
-_NOT_OURS = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EIO,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-}
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit; a bug stays a traceback."""
     _open_streams()
-    args = parser().parse_args(argv)
+    args = parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run: Callable[[argparse.Namespace], int] = import_module(args.module).run
         code = run(args)
         sys.stdout.flush()
-    except SpecError as error:
-        print(error, file=sys.stderr)
-        count = len(error.problems)
-        print(f"{count} problem{'s' if count != 1 else ''}", file=sys.stderr)
-        code = error.exit_code
-    except EngineForgeError as error:
-        print(f"engineforge: {error}", file=sys.stderr)
-        code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         code = _INTERRUPTED
@@ -56,12 +37,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         # looks at ours must not take this for success.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = _BROKEN_PIPE
-    except OSError as error:
-        if error.errno not in _NOT_OURS:
-            raise
-        where = f"'{error.filename}'" if error.filename else "the output"
-        print(f"engineforge: {where}: {error.strerror}", file=sys.stderr)
-        code = HostUnfit.exit_code
+    except Exception as error:
+        # Loaded when it is needed, which is not where nothing is to be done.
+        from engineforge.cli.failures import told
+
+        code = told(error)
     sys.exit(code)
 
 

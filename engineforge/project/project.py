@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError, HostUnfit, Problem, SpecError, UsageError
-from engineforge.project.folder import ENVIRONMENTS, SETTINGS, TARGETS, spec_files, spec_name
+from engineforge.project.folder import ENVIRONMENTS, SETTINGS, spec_name, spec_paths
 from engineforge.project.plans import Effort, Plan, PlannedVariant, Selection
-from engineforge.project.remembered import up_to_date
+from engineforge.project.recall import Recall, below
+from engineforge.project.remembered import of_known, up_to_date
 from engineforge.spec import LOCK
 from engineforge.store.index import Index
 from engineforge.store.local import ENGINE, LocalStore
@@ -57,6 +58,7 @@ class Project:
         self.index = Index(cache)
         self._environment, self._said = environment, said
         self._shown = environment.get("CUDA_VISIBLE_DEVICES", "all")
+        self._recall = Recall(root, self.store, self.index, self._shown)
         self._gpus: Sequence[HostGpu] | GpuUnreadable | None = None
         self._helpers: tuple[Importer, Spare] | None = None
         self._settled: dict[str, Outcome] = {}
@@ -70,6 +72,8 @@ class Project:
 
     def __exit__(self, *error: object) -> None:
         self._exit.close()
+        self._recall.finish(failed=error[0] is not None)
+        self._recall.close()
         if self.index.changed:
             # An index that cannot be written costs time, later; nothing else.
             with contextlib.suppress(OSError):
@@ -98,20 +102,31 @@ class Project:
         """
         if paranoid:
             self.index.forget()
+            self._recall.forget()
         plan, reader = Plan(), None
-        targets = self.index.digest(self.root / TARGETS)
+        recall = not (versions or jobs or checks)
+        files = spec_paths(paths)
+        specs = below(self.root, files) if recall else {}
+        holding = self._recall.holding(specs, whole=self.root in paths) if recall else {}
+        targets = self._recall.targets() if recall and len(holding) < len(files) else None
         known_variants: set[str] = set()
         known_targets: set[str] = set()
-        named: dict[str, Path] = {}
-        for file in spec_files(paths):
-            name = spec_name(file, self.root)
-            if named.setdefault(name, file) != file:
+        named: dict[str, str] = {}
+        for path in files:
+            spec = specs.get(path)
+            name = spec_name(Path(path), self.root) if spec is None else spec.rpartition(".")[0]
+            if named.setdefault(name, path) != path:
                 message = f"'{named[name]}' has the same name, '{name}'"
-                plan.problems.append(Problem(file=str(file), message=message))
+                plan.problems.append(Problem(file=path, message=message))
                 continue
-            try:
-                planned = None
-                if not (versions or jobs or checks):
+            planned = None
+            if spec is not None and spec in holding:
+                planned = of_known(holding.pop(spec), name)
+            elif recall and targets is not None:
+                file = Path(path)
+                if spec is not None:
+                    self._recall.planned_anew(spec, file, name)
+                try:
                     planned = up_to_date(
                         self.store,
                         self.index,
@@ -121,10 +136,10 @@ class Project:
                         lock=self.root / LOCK,
                         shown=self._shown,
                     )
-            except OSError as error:
-                message = f"cannot be read: {error.strerror}"
-                plan.problems.append(Problem(file=str(file), message=message))
-                continue
+                except OSError as error:
+                    message = f"cannot be read: {error.strerror}"
+                    plan.problems.append(Problem(file=path, message=message))
+                    continue
             if planned is None:
                 if reader is None:
                     self._made_helpers()[0].start()
@@ -134,11 +149,14 @@ class Project:
                         checks=checks,
                         data_may_miss=data_may_miss,
                     )
-                planned = reader.read(file, name, plan)
-            plan.variants += filter(selection.takes, planned)
-            plan.others += filterfalse(selection.takes, planned)
-            known_variants.update(each.variant for each in planned)
-            known_targets.update(each.target for each in planned)
+                planned = reader.read(Path(path), name, plan)
+            if not selection.all:
+                plan.others += filterfalse(selection.takes, planned)
+                known_variants.update(each.variant for each in planned)
+                known_targets.update(each.target for each in planned)
+                planned = list(filter(selection.takes, planned))
+            plan.variants += planned
+        plan.whole = selection.all and self.root in paths
         if reader is not None:
             plan.problems += reader.target_problems
         if environments:
@@ -193,7 +211,9 @@ class Project:
             if each.job is not None and each.label not in {*jobs, *stopped}
         }
         outcomes: dict[str, Outcome] = stopped
-        self._registered(each for each in plan.variants if each.engine is not None)
+        registered = self._recall.registered or self._registered(
+            each for each in plan.variants if each.engine is not None
+        )
         if jobs or (elsewhere and overlay):
             with self.worker(conditions, overlay) as worker:
                 if elsewhere and overlay:
@@ -205,11 +225,13 @@ class Project:
                 outcomes |= dict(zip(jobs, run(list(jobs.values())), strict=True))
             if prepare:
                 self.index.forget_planned()
-            self._registered(
+            registered = self._registered(
                 each
                 for each in plan.variants
-                if isinstance(outcomes.get(each.label), Built | Reused)
+                if each.engine is not None or isinstance(outcomes.get(each.label), Built | Reused)
             )
+        if registered and plan.whole:
+            self._recall.registers()
         for variant in plan.variants:
             if (engine := variant.engine) is not None:
                 path = self.store.entry_path("engine", engine) / ENGINE
@@ -222,11 +244,15 @@ class Project:
         unmade = Failed(stage="source", error=changed)
         return [outcomes.get(variant.label, unmade) for variant in plan.variants]
 
-    def _registered(self, built: Iterable[PlannedVariant]) -> None:
-        """So that no collection on behalf of other specs takes what these need."""
+    def _registered(self, built: Iterable[PlannedVariant]) -> bool:
+        """So that no collection on behalf of other specs takes what these need; False in a cache
+        that can only be read."""
         plans = {each.label: each.plan for each in built if each.plan is not None}
-        with contextlib.suppress(OSError):  # a cache that can only be read
+        try:
             Projects(self.store.root).register(self.root, plans)
+        except OSError:
+            return False
+        return True
 
     def rebuild(self, plan: Plan, conditions: Conditions) -> list[Outcome]:
         """Build the engines of a plan made with `jobs` once more, from their own timing caches, and

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from engineforge.digest import Digest
 from engineforge.store import disk, files, gate
+from engineforge.store.known import ENTRIES
 
-ENTRIES, TRASH = "entries-v1", "trash"
+TRASH = "trash"
 
 _NOTES = "uses"
 _LEFT = "uses-"
