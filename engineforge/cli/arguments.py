@@ -64,7 +64,8 @@ def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, bool]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     whole.add_argument("--version", action="version", version=f"engineforge {__version__}")
-    commands = whole.add_subparsers(metavar="COMMAND", required=True)
+    # With `prog` nothing is formatted to find out what that is.
+    commands = whole.add_subparsers(metavar="COMMAND", required=True, prog="engineforge")
 
     def command(name: str, module: str, text: str) -> argparse.ArgumentParser:
         names.add(name)

@@ -3,7 +3,6 @@ next to nothing: this is the no-op."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from engineforge import __version__
@@ -35,12 +34,14 @@ class Glance:
         self._answers: dict[str, bool] = {}
         self.specs: set[str] = set()
         """Those that something is known of, once they were looked at by `holding`."""
-        with contextlib.suppress(OSError, ValueError):
+        try:
             self._file = IndexFile(f"{cache}/index")
             folder = self._file.folders.get(self.root)
             if folder is not None and folder.reading == READING:
                 targets = stat_text(f"{root}/{TARGETS}")
                 self._folder = folder if folder.targets == targets else None
+        except (OSError, ValueError):  # then nothing is known
+            pass
 
     def close(self) -> None:
         if self._file is not None:
