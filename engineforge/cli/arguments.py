@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from engineforge import __version__
 from engineforge.cli.promotion_arguments import add_promotion
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LONGEST = 86_400
+_COLUMNS = 80
 
 _EPILOG = """\
 examples:
@@ -25,6 +27,25 @@ examples:
 exit codes: 0 done, 1 a build or check failed, 2 bad usage or spec, 3 promotion refused,
 4 store corrupt, 5 this host cannot do it, 130 interrupted
 """
+
+
+def _width() -> int:
+    """Columns for help texts, as `shutil.get_terminal_size` would say; that is made of much that
+    nobody needs here."""
+    try:
+        columns = int(os.environ.get("COLUMNS", "0"))
+        return (columns or os.get_terminal_size().columns or _COLUMNS) - 2
+    except (ValueError, OSError):
+        return _COLUMNS - 2
+
+
+class _Help(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_width())
+
+
+class _HelpOfAll(_Help, argparse.RawDescriptionHelpFormatter):
+    """With the examples as they are written."""
 
 
 class _Unasked(argparse.ArgumentParser):
@@ -61,7 +82,7 @@ def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, bool]:
         prog="engineforge",
         description="A declarative build system for NVIDIA TensorRT engines.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpOfAll,
     )
     whole.add_argument("--version", action="version", version=f"engineforge {__version__}")
     # With `prog` nothing is formatted to find out what that is.
@@ -71,7 +92,9 @@ def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, bool]:
         names.add(name)
         if asked not in (None, name):
             return _Unasked()
-        made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        made = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", formatter_class=_Help
+        )
         made.set_defaults(module=f"engineforge.cli.{module}")
         return made
 
@@ -306,7 +329,9 @@ def _cache_actions(cache: argparse.ArgumentParser) -> None:
     actions = cache.add_subparsers(metavar="ACTION", required=True)
 
     def action(name: str, text: str) -> argparse.ArgumentParser:
-        made = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        made = actions.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", formatter_class=_Help
+        )
         made.set_defaults(action=name)
         _common(made)
         return made

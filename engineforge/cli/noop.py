@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from itertools import islice
 
 from engineforge.cli.where import cache
 from engineforge.project.glance import Glance
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from engineforge.store.known import Block
+
+_AT_ONCE = 10_000
+"""Lines: where nothing is buffered, each would be a call of the kernel."""
 
 _SHOWN = "CUDA_VISIBLE_DEVICES"
 # What asks for more than whether all is up to date.
@@ -43,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         lines = _planned(labels, engines, width)
         summary = f"{_counted(count)}, {count} up to date, 0 to build"
-    sys.stdout.writelines(lines)
+    while text := "".join(islice(lines, _AT_ONCE)):
+        sys.stdout.write(text)
     sys.stdout.flush()
     print(summary, file=sys.stderr, flush=True)
     return 0

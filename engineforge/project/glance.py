@@ -84,6 +84,7 @@ class Glance:
                 return None
             if not block.holds(self._root, self._cache, self._still):
                 return None
+            block.forget_files()
             found.append(block)
             at += size
         return found if at == len(specs) > 0 else None

@@ -16,16 +16,19 @@ def specs_below(folder: str) -> list[str]:
 
 
 def _add_below(folder: str, below: str, found: list[str]) -> None:
+    here = []
     with os.scandir(folder) as entries:
-        here = [
-            (each.name, each.path if each.is_dir() else None, each.is_symlink())
-            for each in entries
-            if each.name[0] != "."
-        ]
+        for each in entries:
+            name = each.name
+            if each.is_dir():
+                # A link may lead anywhere, and back here.
+                if name[0] != "." and not each.is_symlink():
+                    here.append((name, each.path))
+            elif name.endswith((".yaml", ".yml")) and name[0] != "." and name not in _NOT_SPECS:
+                here.append((name, ""))
     here.sort()
-    for name, path, link in here:
-        if path is not None:
-            if not link:  # a link may lead anywhere, and back here
-                _add_below(path, f"{below}{name}/", found)
-        elif name.endswith((".yaml", ".yml")) and name not in _NOT_SPECS:
+    for name, path in here:
+        if path:
+            _add_below(path, f"{below}{name}/", found)
+        else:
             found.append(below + name)

@@ -157,6 +157,10 @@ class Block:
             files += 1 + len(kind) if kind[0] else 0
         return 8 * STAT * files
 
+    def forget_files(self) -> None:
+        """What they were is not needed once they were compared."""
+        self._stats, self._depends = b"", []
+
     def labelled(self) -> Iterator[str]:
         """The label of each variant: spec/variant@target."""
         labels = iter(self.labels)
