@@ -122,8 +122,7 @@ def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, bool]:
     _running(check, when="with one of these: ")
     _gpus(check)
 
-    plan = command("plan", "noop", "say what is stale and why; builds nothing")
-    plan.set_defaults(then="plan")
+    plan = command("plan", "plan", "say what is stale and why; builds nothing")
     _paths(plan)
     _selectors(plan)
     plan.add_argument("--explain", action="store_true", help="name every leaf that changed")
@@ -150,8 +149,7 @@ def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, bool]:
         "--check", action="store_true", help="only say what is missing or unused; changes nothing"
     )
 
-    build = command("build", "noop", "build what is stale")
-    build.set_defaults(then="build")
+    build = command("build", "build", "build what is stale")
     _paths(build)
     _selectors(build)
     _running(build)

@@ -8,8 +8,6 @@ import signal
 import sys
 from importlib import import_module
 
-from engineforge.cli.arguments import parser
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -18,16 +16,15 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
+_SPECS = "specs"
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit; a bug stays a traceback."""
     _open_streams()
-    args = parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    words = sys.argv[1:] if argv is None else argv
     try:
-        run: Callable[[argparse.Namespace], int] = import_module(args.module).run
-        code = run(args)
+        code = _code(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -43,6 +40,24 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
         code = told(error)
     sys.exit(code)
+
+
+def _code(words: Sequence[str]) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What is said most often, and comes to nothing most often, is understood without a parser.
+    command, *paths = words or ("",)
+    glance = None
+    if command in ("build", "plan") and not any(each.startswith("-") for each in paths):
+        from engineforge.cli.noop import unchanged
+
+        if (glance := unchanged(command, paths or [_SPECS])) is None:
+            return 0
+    from engineforge.cli.arguments import parser
+
+    args = parser(words).parse_args(words)
+    args.glance = glance
+    run: Callable[[argparse.Namespace], int] = import_module(args.module).run
+    return run(args)
 
 
 def _open_streams() -> None:

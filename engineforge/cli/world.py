@@ -44,7 +44,8 @@ def paths(args: argparse.Namespace) -> list[Path]:
 def project(args: argparse.Namespace, specs: list[Path]) -> Project:
     """The project that these specs belong to; UsageError where there is none."""
     root = find_root(specs)
-    return Project(root, cache(args, root), environment(args), said=say)
+    seen = getattr(args, "glance", None)
+    return Project(root, cache(args, root), environment(args), said=say, glance=seen)
 
 
 def cache(args: argparse.Namespace, root: Path) -> Path:

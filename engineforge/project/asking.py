@@ -6,10 +6,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from glob import glob
 from importlib.machinery import PathFinder
+from typing import Any
 
 HOST, PACKAGE, FILES = "host", "package", "files"
 _MIG = "/dev/nvidia-caps/*"
@@ -22,16 +23,15 @@ def still(asks: str, root: str, shown: str) -> bool:
     answers: dict[str, Callable[..., bool]] = {
         HOST: lambda before: host(shown) == before,
         PACKAGE: lambda name, before: package_folder(name) == before,
-        FILES: lambda *question: _same_files(root, *question),
+        FILES: lambda *question: _same_files(root, question),
     }
     return all(answers[kind](*question) for kind, *question in json.loads(asks))
 
 
-def _same_files(
-    root: str, framework: str, samples: list[str], folder: str, files: list[str], extra: str
-) -> bool:
+def _same_files(root: str, question: Sequence[Any]) -> bool:
     from engineforge.project.remembered import files_asked
 
+    framework, samples, folder, files, extra = question
     return bool(files) and files_asked(framework, samples, root, folder) == (files, extra)
 
 

@@ -32,6 +32,7 @@ class Glance:
         self._file: IndexFile | None = None
         self._folder: Folder | None = None
         self._answers: dict[str, bool] = {}
+        self._held: dict[Part, Block] = {}
         self.specs: set[str] = set()
         """Those that something is known of, once they were looked at by `holding`."""
         try:
@@ -42,6 +43,9 @@ class Glance:
                 self._folder = folder if folder.targets == targets else None
         except (OSError, ValueError):  # then nothing is known
             pass
+
+    def is_of(self, root: str, cache: str, shown: str) -> bool:
+        return (self._root, self._cache, self._shown) == (root, cache, shown)
 
     def close(self) -> None:
         if self._file is not None:
@@ -85,27 +89,33 @@ class Glance:
             if not block.holds(self._root, self._cache, self._still):
                 return None
             block.forget_files()
+            self._held[part] = block
             found.append(block)
             at += size
         return found if at == len(specs) > 0 else None
 
     def holding(self, specs: frozenset[str]) -> dict[str, Known]:
-        """Those of these specs that are as they were."""
+        """Those of these specs that are as they were, by path; without their files where they were
+        looked at before."""
         found: dict[str, Known] = {}
         for part in self._parts():
-            block = self._block(part)
+            held = self._held.get(part)
+            block = held or self._block(part)
             if block is None:
                 continue
             self.specs.update(block.specs)
             if specs.isdisjoint(block.specs):
                 continue
-            if specs.issuperset(block.specs) and block.holds(self._root, self._cache, self._still):
+            if specs.issuperset(block.specs) and (
+                held or block.holds(self._root, self._cache, self._still)
+            ):
                 found.update((each.spec, each) for each in block.all())
                 continue
             hold = block.which_hold(self._root, self._cache, self._still)
             for each, holds in zip(block.all(), hold, strict=True):
                 if holds and each.spec in specs:
                     found[each.spec] = each
+        self._held.clear()  # what was seen a while ago is not seen now
         return found
 
     def _parts(self) -> Iterator[Part]:

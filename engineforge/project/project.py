@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError, HostUnfit, Problem, SpecError, UsageError
 from engineforge.project.folder import ENVIRONMENTS, SETTINGS, spec_name, spec_paths
+from engineforge.project.glance import Glance
 from engineforge.project.plans import Effort, Plan, PlannedVariant, Selection
 from engineforge.project.recall import Recall, below
 from engineforge.project.remembered import of_known, up_to_date
 from engineforge.spec import LOCK
 from engineforge.store.index import Index
+from engineforge.store.known import ENTRIES
 from engineforge.store.local import ENGINE, LocalStore
 from engineforge.store.projects import Projects
 from engineforge.worker.conditions import Conditions
@@ -41,7 +43,8 @@ if TYPE_CHECKING:  # a no-op build loads none of these
 
 
 class Project:
-    """Specs in `root` and the cache. `said` is told at once of whatever is broken in the store.
+    """Specs in `root` and the cache. `said` is told at once of whatever is broken in the store;
+    `glance` is one at these specs, just made, where there is one.
 
     A context manager: its end saves what was found out to the index.
     """
@@ -52,13 +55,14 @@ class Project:
         cache: Path,
         environment: Mapping[str, str],
         said: Callable[[str], None] = lambda _: None,
+        glance: Glance | None = None,
     ) -> None:
         self.root = root
         self.store = LocalStore(cache, said)
         self.index = Index(cache)
         self._environment, self._said = environment, said
         self._shown = environment.get("CUDA_VISIBLE_DEVICES", "all")
-        self._recall = Recall(root, self.store, self.index, self._shown)
+        self._recall = Recall(root, self.store, self.index, self._shown, glance)
         self._gpus: Sequence[HostGpu] | GpuUnreadable | None = None
         self._helpers: tuple[Importer, Spare] | None = None
         self._settled: dict[str, Outcome] = {}
@@ -211,9 +215,8 @@ class Project:
             if each.job is not None and each.label not in {*jobs, *stopped}
         }
         outcomes: dict[str, Outcome] = stopped
-        registered = self._recall.registered or self._registered(
-            each for each in plan.variants if each.engine is not None
-        )
+        unregistered = self._recall.unregistered(plan.variants)
+        registered = self._registered(each for each in unregistered if each.engine is not None)
         if jobs or (elsewhere and overlay):
             with self.worker(conditions, overlay) as worker:
                 if elsewhere and overlay:
@@ -227,14 +230,15 @@ class Project:
                 self.index.forget_planned()
             registered = self._registered(
                 each
-                for each in plan.variants
+                for each in unregistered
                 if each.engine is not None or isinstance(outcomes.get(each.label), Built | Reused)
             )
         if registered and plan.whole:
             self._recall.registers()
+        entries = self.store.root / ENTRIES / "engine"
         for variant in plan.variants:
             if (engine := variant.engine) is not None:
-                path = self.store.entry_path("engine", engine) / ENGINE
+                path = Path(f"{entries}/{engine.hex[:2]}/{engine.hex}/{ENGINE}")
                 outcomes[variant.label] = Reused(engine=engine, path=path, why="nothing changed")
             elif variant.settled is not None:
                 outcomes[variant.label] = variant.settled
@@ -249,7 +253,8 @@ class Project:
         that can only be read."""
         plans = {each.label: each.plan for each in built if each.plan is not None}
         try:
-            Projects(self.store.root).register(self.root, plans)
+            if plans:
+                Projects(self.store.root).register(self.root, plans)
         except OSError:
             return False
         return True

@@ -9,6 +9,7 @@ from pathlib import Path
 from engineforge.digest import Digest
 from engineforge.project.folder import TARGETS
 from engineforge.project.glance import READING, Glance
+from engineforge.project.plans import PlannedVariant
 from engineforge.project.remembered import known
 from engineforge.spec import LOCK
 from engineforge.store.folders import FolderNews
@@ -20,11 +21,15 @@ from engineforge.store.stats import Stat, stat_or_none
 
 
 class Recall:
-    """Of the specs in `root`. `shown` are the GPUs that the environment leaves."""
+    """Of the specs in `root`. `shown` are the GPUs that the environment leaves; `glance` is one at
+    them that was just made, where there is one."""
 
-    def __init__(self, root: Path, store: LocalStore, index: Index, shown: str) -> None:
+    def __init__(
+        self, root: Path, store: LocalStore, index: Index, shown: str, glance: Glance | None
+    ) -> None:
         self._root, self._store, self._index, self._shown = root, store, index, shown
-        self._glance: Glance | None = None
+        made = glance is not None and glance.is_of(str(root), str(store.root), shown)
+        self._glance = glance if made else None
         self._forgotten = False
         self._anew: dict[str, tuple[Path, str]] = {}
         self._targets: tuple[Digest, Stat] | None = None
@@ -59,10 +64,12 @@ class Recall:
         """A spec that was not as it was: what it comes to is remembered in the end."""
         self._anew[spec] = (file, name)
 
-    @property
-    def registered(self) -> bool:
-        """Whether the plans of all specs are in the cache's record of them."""
-        return not self._anew and self._glance is not None and self._glance.registered
+    def unregistered(self, variants: Sequence[PlannedVariant]) -> Sequence[PlannedVariant]:
+        """Those whose plans may not be in the cache's record of this folder of specs."""
+        if self._glance is None or not self._glance.registered:
+            return variants
+        anew = {name for _, name in self._anew.values()}
+        return [each for each in variants if each.spec in anew]
 
     def registers(self) -> None:
         """The plans of all specs, as far as they are up to date, were put into that record now."""

@@ -154,7 +154,6 @@ def known(
                     variant,
                     target,
                     bytes.fromhex(key),
-                    None,
                     unfit=why_not,
                     stages=tuple(stages),
                 )
@@ -166,7 +165,9 @@ def known(
         stats += [record, *(stat for _, stat in entry)]
         names = tuple(each for each, _ in entry)
         variants.append(
-            Variant(variant, target, bytes.fromhex(key), bytes.fromhex(built.hex), files=names)
+            Variant(
+                variant, target, bytes.fromhex(key), engine=bytes.fromhex(built.hex), files=names
+            )
         )
     folder = os.path.relpath(os.path.abspath(file.parent), os.path.abspath(root))  # noqa: PTH100
     try:

@@ -27,8 +27,8 @@ _fields_of_stat = attrgetter("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_c
 
 
 class Variant:
-    """One variant of such a spec, its keys as bytes. `files` are those of its engine's entry; or it was never built,
-    and `unfit` says why its host cannot, and `stages` what would run."""
+    """One variant of such a spec, its keys as bytes. `files` are those of its engine's entry; or it
+    was never built, and `unfit` says why its host cannot, and `stages` what would run."""
 
     __slots__ = ("engine", "files", "name", "plan", "stages", "target", "unfit")
 
@@ -37,8 +37,8 @@ class Variant:
         name: str,
         target: str,
         plan: bytes,
-        engine: bytes | None,
         *,
+        engine: bytes | None = None,
         files: tuple[str, ...] = (),
         unfit: str = "",
         stages: tuple[str, ...] = (),
@@ -136,7 +136,7 @@ class Block:
             count = self._variants_of[index]
             variants = [self._variant(each) for each in range(first, first + count)]
             size = self._size(index, first)
-            stats = array("q", self._stats[at : at + size])
+            stats = array("q", self._stats[at : at + size] if self._stats else b"")
             yield Known(spec, asks, list(islice(depends, self._of_spec[index])), variants, stats)
             first, at = first + count, at + size
 
@@ -146,8 +146,8 @@ class Block:
         plan, engine = self.keys[at : at + KEY], self.keys[at + KEY : at + 2 * KEY]
         kind = self._kinds[self._of[index]]
         if engine == _NOT_BUILT:
-            return Variant(name, target, plan, None, unfit=kind[1], stages=kind[2:])
-        return Variant(name, target, plan, engine, files=kind)
+            return Variant(name, target, plan, unfit=kind[1], stages=kind[2:])
+        return Variant(name, target, plan, engine=engine, files=kind)
 
     def _size(self, index: int, first: int) -> int:
         """Of the stats of a spec, in bytes."""

@@ -61,7 +61,7 @@ class Fault:
 
 def plan_path(root: Path, key: str) -> Path:
     """Where the record of a plan stands, by the digits of its key."""
-    return root / PLANS / key[:2] / f"{key}.json"
+    return Path(f"{root}/{PLANS}/{key[:2]}/{key}.json")
 
 
 class LocalStore:

@@ -52,7 +52,8 @@ class Ref:
         return f"{self.stage} {self.key.hex}"
 
     def path(self, root: Path) -> Path:
-        return root / ENTRIES / self.stage / self.key.hex[:2] / self.key.hex
+        digits = self.key.hex  # one path is made, not four: there may be very many entries
+        return Path(f"{root}/{ENTRIES}/{self.stage}/{digits[:2]}/{digits}")
 
     def trash(self, root: Path) -> Path:
         """Where a collection moves it to."""

@@ -31,7 +31,8 @@ targets: [{targets}]
 variants:
 {variants}
 """
-_VARIANT = "  b{most}: {{inputs: {{image: {{min: [1, 3, 16, 16], opt: [4, 3, 16, 16], max: [{most}, 3, 16, 16]}}}}}}"
+_RANGE = "{{min: [1, 3, 16, 16], opt: [4, 3, 16, 16], max: [{most}, 3, 16, 16]}}"
+_VARIANT = f"  b{{most}}: {{{{inputs: {{{{image: {_RANGE}}}}}}}}}"
 _MARK = b"which of so many"
 FILES = ("model.engine", "build.log", "manifest.json")
 """Those of an entry, beside the plan record."""
@@ -52,21 +53,18 @@ def make(folder: Path, count: int, each: int) -> None:
     model = convnet(folder / "model.onnx", producer=_MARK.decode(), channels=1).read_bytes()
     for number in range(count // each):
         name = f"net-{number:06}"
-        (specs / "models" / f"{name}.onnx").write_bytes(
-            # The weights are what a model is known by.
-            _with(model, number)
-        )
+        (specs / "models" / f"{name}.onnx").write_bytes(_with(model, number))
         (specs / f"{name}.yaml").write_text(spec_text(f"models/{name}.onnx", each))
     _publish(folder)
 
 
 def _with(model: bytes, number: int) -> bytes:
-    """Another model, as long: its name says which."""
+    """Another model, as long: its producer is called so."""
     return model.replace(_MARK, f"model {number:010}".encode())
 
 
 def _publish(folder: Path) -> None:
-    os.fsync = lambda _: None  # type: ignore[assignment] - a power cut may have it all
+    os.fsync = _not_synced
     with Project(folder / "specs", folder / "cache", os.environ) as project:
         project.store.create()
         plan = project.plan([folder / "specs"], Selection())
@@ -82,6 +80,10 @@ def _publish(folder: Path) -> None:
                 raise SystemExit(f"no engine of {planned.label}")
             project.index.know_engine_of(record.key.hex, engine.hex)
             project.index.know_history(planned.label, record.key.hex, 1.0)
+
+
+def _not_synced(fd: object) -> None:
+    """A power cut may have it all."""
 
 
 def _built(

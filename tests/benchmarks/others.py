@@ -88,7 +88,7 @@ def _targets(count: int, each: int) -> Iterator[Target]:
 
 def _make_files(folder: Path, targets: list[Target], each: int) -> None:
     (folder / "specs" / "models").mkdir(parents=True)
-    for inputs, outputs in targets[::each]:
+    for inputs, _ in targets[::each]:
         (folder / inputs[0]).write_text(spec_text(inputs[1], each))
         (folder / inputs[1]).write_bytes(inputs[1].encode() * 40)
     for _, outputs in targets:
