@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from engineforge import __version__
+from engineforge.cli.parsers import Help, HelpOfAll, Unasked
 from engineforge.cli.promotion_arguments import add_promotion
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
 _LONGEST = 86_400
-_COLUMNS = 80
 
 _EPILOG = """\
 examples:
@@ -27,45 +25,6 @@ examples:
 exit codes: 0 done, 1 a build or check failed, 2 bad usage or spec, 3 promotion refused,
 4 store corrupt, 5 this host cannot do it, 130 interrupted
 """
-
-
-def _width() -> int:
-    """Columns for help texts, as `shutil.get_terminal_size` would say; that is made of much that
-    nobody needs here."""
-    try:
-        columns = int(os.environ.get("COLUMNS", "0"))
-        return (columns or os.get_terminal_size().columns or _COLUMNS) - 2
-    except (ValueError, OSError):
-        return _COLUMNS - 2
-
-
-class _Help(argparse.HelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_width())
-
-
-class _HelpOfAll(_Help, argparse.RawDescriptionHelpFormatter):
-    """With the examples as they are written."""
-
-
-class _Unasked(argparse.ArgumentParser):
-    """Stands for a command that is not meant, and forgets its arguments: making parsers of them all
-    would take as long as the rest of a build with nothing to do."""
-
-    def __init__(self) -> None:
-        pass
-
-    def add_argument(self, *_: object, **__: object) -> Any:  # noqa: ANN401 - nobody asks
-        return None
-
-    def set_defaults(self, **_: object) -> None:
-        pass
-
-    def add_subparsers(self, **_: object) -> Any:  # noqa: ANN401
-        return self
-
-    def add_parser(self, *_: object, **__: object) -> argparse.ArgumentParser:
-        return self
 
 
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -82,7 +41,7 @@ def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, bool]:
         prog="engineforge",
         description="A declarative build system for NVIDIA TensorRT engines.",
         epilog=_EPILOG,
-        formatter_class=_HelpOfAll,
+        formatter_class=HelpOfAll,
     )
     whole.add_argument("--version", action="version", version=f"engineforge {__version__}")
     # With `prog` nothing is formatted to find out what that is.
@@ -91,9 +50,9 @@ def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, bool]:
     def command(name: str, module: str, text: str) -> argparse.ArgumentParser:
         names.add(name)
         if asked not in (None, name):
-            return _Unasked()
+            return Unasked()
         made = commands.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", formatter_class=_Help
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", formatter_class=Help
         )
         made.set_defaults(module=f"engineforge.cli.{module}")
         return made
@@ -328,7 +287,7 @@ def _cache_actions(cache: argparse.ArgumentParser) -> None:
 
     def action(name: str, text: str) -> argparse.ArgumentParser:
         made = actions.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", formatter_class=_Help
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", formatter_class=Help
         )
         made.set_defaults(action=name)
         _common(made)

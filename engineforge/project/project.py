@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError, HostUnfit, Problem, SpecError, UsageError
-from engineforge.project.folder import ENVIRONMENTS, SETTINGS, spec_name, spec_paths
+from engineforge.project.folder import ENVIRONMENTS, SETTINGS, spec_paths
 from engineforge.project.glance import Glance
 from engineforge.project.plans import Effort, Plan, PlannedVariant, Selection
-from engineforge.project.recall import Recall, below
-from engineforge.project.remembered import of_known, up_to_date
+from engineforge.project.recall import Recall
 from engineforge.spec import LOCK
 from engineforge.store.index import Index
 from engineforge.store.known import ENTRIES
@@ -108,42 +107,25 @@ class Project:
             self.index.forget()
             self._recall.forget()
         plan, reader = Plan(), None
-        recall = not (versions or jobs or checks)
         files = spec_paths(paths)
-        specs = below(self.root, files) if recall else {}
-        holding = self._recall.holding(specs, whole=self.root in paths) if recall else {}
-        targets = self._recall.targets() if recall and len(holding) < len(files) else None
+        recall = not (versions or jobs or checks)
+        if recall:
+            self._recall.look(files, whole=self.root in paths)
         known_variants: set[str] = set()
         known_targets: set[str] = set()
         named: dict[str, str] = {}
         for path in files:
-            spec = specs.get(path)
-            name = spec_name(Path(path), self.root) if spec is None else spec.rpartition(".")[0]
+            name = self._recall.name(path)
             if named.setdefault(name, path) != path:
                 message = f"'{named[name]}' has the same name, '{name}'"
                 plan.problems.append(Problem(file=path, message=message))
                 continue
-            planned = None
-            if spec is not None and spec in holding:
-                planned = of_known(holding.pop(spec), name)
-            elif recall and targets is not None:
-                file = Path(path)
-                if spec is not None:
-                    self._recall.planned_anew(spec, file, name)
-                try:
-                    planned = up_to_date(
-                        self.store,
-                        self.index,
-                        file,
-                        name,
-                        targets=targets,
-                        lock=self.root / LOCK,
-                        shown=self._shown,
-                    )
-                except OSError as error:
-                    message = f"cannot be read: {error.strerror}"
-                    plan.problems.append(Problem(file=path, message=message))
-                    continue
+            try:
+                planned = self._recall.planned(path, name) if recall else None
+            except OSError as error:
+                message = f"cannot be read: {error.strerror}"
+                plan.problems.append(Problem(file=path, message=message))
+                continue
             if planned is None:
                 if reader is None:
                     self._made_helpers()[0].start()

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engineforge.digest import Digest
-from engineforge.project.folder import TARGETS
+from engineforge.project.folder import TARGETS, spec_name
 from engineforge.project.glance import READING, Glance
 from engineforge.project.plans import PlannedVariant
-from engineforge.project.remembered import known
+from engineforge.project.remembered import known, of_known, up_to_date
 from engineforge.spec import LOCK
-from engineforge.store.folders import FolderNews
+from engineforge.store.folders import FolderNews, can_name_a_folder
 from engineforge.store.index import Index
 from engineforge.store.known import Known
 from engineforge.store.local import LocalStore
@@ -31,6 +31,8 @@ class Recall:
         made = glance is not None and glance.is_of(str(root), str(store.root), shown)
         self._glance = glance if made else None
         self._forgotten = False
+        self._specs: Mapping[str, str] = {}
+        self._holding: dict[str, Known] = {}
         self._anew: dict[str, tuple[Path, str]] = {}
         self._targets: tuple[Digest, Stat] | None = None
         self._gone: list[str] = []
@@ -44,25 +46,43 @@ class Recall:
         """Trust nothing of what was remembered."""
         self._forgotten = True
 
-    def holding(self, specs: Mapping[str, str], *, whole: bool) -> dict[str, Known]:
-        """Of these specs, by their paths below the root, those that are as they were when they were
-        up to date. `whole` where they are all that there are."""
+    def look(self, files: Sequence[str], *, whole: bool) -> None:
+        """See which of these specs are as they were when they were up to date. `whole` where they
+        are all that there are. OSError where the targets cannot be read."""
         if self._glance is None:
             self._glance = Glance(str(self._root), str(self._store.root), self._shown)
-        names = specs.values()
-        found = {} if self._forgotten else self._glance.holding(frozenset(names))
+        self._specs = _below(self._root, files)
+        names = frozenset(self._specs.values())
+        self._holding = {} if self._forgotten else self._glance.holding(names)
         if whole:
-            self._gone = sorted(self._glance.specs.difference(names))
-        return found
+            self._gone = sorted(self._glance.specs - names)
+        if len(self._holding) < len(files):
+            self._targets = self._index.hashed(self._root / TARGETS)
 
-    def targets(self) -> Digest:
-        """What the targets are, for specs that have to be planned. OSError."""
-        self._targets = self._index.hashed(self._root / TARGETS)
-        return self._targets[0]
+    def name(self, file: str) -> str:
+        """What a spec is called."""
+        spec = self._specs.get(file)
+        return spec_name(Path(file), self._root) if spec is None else spec.rpartition(".")[0]
 
-    def planned_anew(self, spec: str, file: Path, name: str) -> None:
-        """A spec that was not as it was: what it comes to is remembered in the end."""
-        self._anew[spec] = (file, name)
+    def planned(self, file: str, name: str) -> list[PlannedVariant] | None:
+        """The variants of a spec that was looked at; None where it has to be read. OSError."""
+        spec = self._specs.get(file)
+        if spec is not None and (holds := self._holding.pop(spec, None)) is not None:
+            return of_known(holds, name)
+        if self._targets is None:
+            return None
+        if spec is not None:
+            # What it comes to is remembered in the end.
+            self._anew[spec] = (Path(file), name)
+        return up_to_date(
+            self._store,
+            self._index,
+            Path(file),
+            name,
+            targets=self._targets[0],
+            lock=self._root / LOCK,
+            shown=self._shown,
+        )
 
     def unregistered(self, variants: Sequence[PlannedVariant]) -> Sequence[PlannedVariant]:
         """Those whose plans may not be in the cache's record of this folder of specs."""
@@ -78,7 +98,7 @@ class Recall:
     def finish(self, *, failed: bool) -> None:
         """Have the index remember what this run came to, which may have `failed` half-way."""
         glance = self._glance
-        if glance is None:
+        if glance is None or not can_name_a_folder(glance.root):
             return
         specs: dict[str, Known | None] = dict.fromkeys(self._gone)
         targets, text = self._targets, glance.targets
@@ -124,9 +144,22 @@ class Recall:
         return f"{name} {' '.join(map(str, stat))}"
 
 
-def below(root: Path, files: Sequence[str]) -> dict[str, str]:
+def _below(root: Path, files: Sequence[str]) -> dict[str, str]:
     """Files as they are written from the root, by their paths: those that are below it."""
-    if str(root) == ".":
-        return {each: each for each in files if not each.startswith(("/", "../"))}
-    above = f"{root}/"
-    return {each: each[len(above) :] for each in files if each.startswith(above)}
+    above = "" if str(root) == "." else f"{root}/"
+    return {
+        each: each[len(above) :]
+        for each in files
+        if each.startswith(above)
+        and not (each.startswith(("/", "../")) and not above)
+        and (each.isascii() or _is_text(each))
+    }
+
+
+def _is_text(name: str) -> bool:
+    """A name of other bytes is called otherwise (`spec_name`)."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

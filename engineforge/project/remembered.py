@@ -171,11 +171,19 @@ def known(
         )
     folder = os.path.relpath(os.path.abspath(file.parent), os.path.abspath(root))  # noqa: PTH100
     try:
-        paths = [_below(path, file.parent, folder) for path, _ in depends.files]
+        paths = [
+            path.relative_to(root).as_posix()
+            if path == lock and path.is_relative_to(root)
+            else _below(path, file.parent, folder)
+            for path, _ in depends.files
+        ]
         asks: list[tuple[object, ...]] = [*depends.packages]
         if depends.asked is not None:
             asked, samples = depends.asked
-            asks.append((FILES, asked, samples, folder, *files_asked(asked, samples, root, folder)))
+            files, extra = files_asked(asked, samples, root, folder)
+            if not files:
+                return None
+            asks.append((FILES, asked, samples, folder, files, extra))
         if any(each.engine is None for each in variants):
             asks.append((HOST, host(shown)))
         made = Known(

@@ -11,6 +11,8 @@ from engineforge.store.index_file import Folder, IndexFile, Part
 from engineforge.store.known import A_BLOCK, Block, Known
 
 UNREGISTERED = "-"
+_KEPT = 64
+"""Folders that a cache remembers: some are gone, and nobody says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,15 @@ def changed_folder(news: FolderNews, folders: dict[str, Folder], before: IndexFi
             made.blocks += _blocks({**specs, **new[index]}.values())
     if not blocks:
         made.blocks += _blocks(news.specs.values())
-    folders[news.root] = made
+    folders.pop(news.root, None)
+    for root in list(folders)[: max(0, len(folders) + 1 - _KEPT)]:
+        del folders[root]
+    folders[news.root] = made  # the last, as the one that was last built
+
+
+def can_name_a_folder(root: str) -> bool:
+    """Whether the table of contents can hold it."""
+    return "\t" not in root and "\n" not in root and root.isprintable()
 
 
 def _blocks(specs: Iterable[Known | None]) -> Sequence[Part]:

@@ -41,6 +41,7 @@ _HELP = {
     "engineforge.cli",
     "engineforge.cli.arguments",
     "engineforge.cli.main",
+    "engineforge.cli.parsers",
     "engineforge.cli.promotion_arguments",
     *("argparse", "collections", "copyreg", "enum", "errno", "functools", "gettext", "importlib"),
     *("itertools", "keyword", "locale", "operator", "re", "reprlib", "signal", "textwrap"),

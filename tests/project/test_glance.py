@@ -6,16 +6,21 @@ import os
 import shutil
 import subprocess
 import sys
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engineforge.project.glance import Glance
 from engineforge.project.listing import specs_below
-from tests.conftest import SPEC, Forge
+from engineforge.store.folders import FolderNews, order
+from engineforge.store.index import Index, opened
+from engineforge.store.known import A_BLOCK, Block, Known, Variant
+from tests.conftest import CLASSIC, SPEC, TARGETS, Forge
 from tests.models import convnet
 
 Seen = list[tuple[str, str]]
@@ -283,3 +288,139 @@ def test_specs_of_two_builds_at_once_are_both_known(forge: Forge) -> None:
     glance = Glance("specs", "cache", "all")
     assert glance.registered
     glance.close()
+
+
+_NETWORK = """\
+model:
+  source: {network: {function: 'lenet:build', files: [widths.py]}}
+inputs:
+  image: {min: [1, 1, 8, 8], opt: [8, 1, 8, 8], max: [32, 1, 8, 8]}
+targets: [ada]
+variants:
+  fp32: {precision: source}
+"""
+_LENET = """\
+from widths import WIDTH
+
+
+def build(network, trt, weights):
+    x = network.add_input("image", trt.float32, (-1, 1, 8, 8))
+    out = network.add_activation(x, trt.ActivationType.RELU).get_output(0)
+    network.mark_output(out)
+"""
+
+
+def test_code_is_looked_at_as_far_as_it_was_found_to_reach(forge: Forge) -> None:
+    """Which files it is may change though none of them does: another one comes to stand before."""
+    forge.spec("net", _NETWORK)
+    (forge.specs / "lenet.py").write_text(_LENET)
+    (forge.specs / "widths.py").write_text("WIDTH = 8\n")
+    assert forge.build().code == 0
+    assert _seen() is not None
+    (forge.specs / "lenet").mkdir()
+    (forge.specs / "lenet" / "__init__.py").write_text(_LENET)
+    assert _seen() is None
+
+
+def test_samples_that_come_into_a_folder_are_seen(forge: Forge) -> None:
+    needed = "needs: python -m pip install 'engineforge[precision]'"
+    pytest.importorskip("onnxruntime", reason=needed)
+    calibrated = "{precision: int8, calibration: {data: samples}}"
+    forge.spec("net", SPEC.replace("{precision: fp32}", calibrated))
+    samples = forge.specs / "samples"
+    samples.mkdir()
+    for name in ("a", "b"):
+        images = np.random.default_rng(ord(name)).standard_normal((8, 3, 16, 16))
+        np.savez(samples / f"{name}.npz", image=images.astype(np.float32))
+    assert forge.build().code == 0
+    assert _seen() is not None
+    shutil.copy(samples / "a.npz", samples / "c.npz")
+    assert _seen() is None
+
+
+def test_a_package_that_is_elsewhere_now_is_seen(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("one", "two"):
+        package = forge.root / place / "forged_models"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        shutil.copy(forge.model, package / "net.onnx")
+    monkeypatch.syspath_prepend(forge.root / "one")
+    forge.edit("net", "{path: models/net.onnx}", "{package: forged_models, path: net.onnx}")
+    assert forge.build().code == 0
+    assert _seen() is not None
+    monkeypatch.syspath_prepend(forge.root / "two")
+    assert _seen() is None
+
+
+def test_of_what_this_host_cannot_build_nothing_is_read_until_the_host_is_another(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forge.spec("targets", TARGETS + CLASSIC)
+    forge.edit("net", "[ada]", "[ada, h200]")
+    assert forge.build().outcomes() == {"fp32@ada": "built", "fp32@h200": "skipped"}
+
+    def parsed() -> int:
+        return int(forge.build().json["effort"]["specs_parsed"])
+
+    assert parsed() == 0
+    with (forge.cache / "index").open("rb") as file:
+        before = file.read()
+    assert forge.run("plan", "specs").code == 0
+    assert (forge.cache / "index").read_bytes() == before
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert parsed() == 2
+    assert parsed() == 0
+
+
+def test_a_folder_of_a_strange_name_spoils_nothing(several: Forge) -> None:
+    strange = several.root / "two\nlines" / "specs"
+    shutil.copytree(several.specs, strange)
+    assert several.run("build", strange, "--cache", "cache").code == 0
+    assert _seen() is not None
+    assert _seen(str(strange)) is None
+
+
+def test_a_cache_remembers_some_folders_and_the_newest_always(several: Forge) -> None:
+    index = Index(several.cache)
+    for number in range(100):
+        news = FolderNews(
+            root=f"/gone/{number}", reading="1", targets="", specs={}, registered="-", seen=None
+        )
+        index.know_folder(news)
+        index.save(several.cache / "staging")
+    with opened(several.cache / "index") as file:
+        assert len(file.folders) == 64
+        assert "/gone/99" in file.folders
+
+
+def test_blocks_are_split_and_merged_as_specs_come_and_go(tmp_path: Path) -> None:
+    def known(name: str) -> Known:
+        return Known(name, "", [], [Variant("v", "t", bytes([1]) * 32)], array("q", [0] * 5))
+
+    (tmp_path / "staging").mkdir()
+    expected: set[str] = set()
+    for step, count in ((1, 700), (7, 100), (-1, 500), (1, 1200)):
+        index = Index(tmp_path)
+        names = [
+            f"{number % 5}/net-{number:05}.yaml"
+            for number in range(0, abs(step) * count, abs(step))
+        ]
+        expected = expected - set(names) if step < 0 else expected | set(names)
+        index.know_folder(
+            FolderNews(
+                root="/specs",
+                reading="1",
+                targets="",
+                specs={name: known(name) if step > 0 else None for name in names},
+                registered=None,
+                seen=None,
+            )
+        )
+        index.save(tmp_path / "staging")
+        with opened(tmp_path / "index") as file:
+            blocks = [Block(file.read(part)) for part in file.folders["/specs"].blocks]
+        found = [spec for block in blocks for spec in block.specs]
+        assert found == sorted(expected, key=order)
+        assert max(len(block.specs) for block in blocks) <= 2 * A_BLOCK
