@@ -32,14 +32,24 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         # Whoever read our output has gone: `| head` looks at its own exit code, and whoever
         # looks at ours must not take this for success.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = _BROKEN_PIPE
     except Exception as error:
         # Loaded when it is needed, which is not where nothing is to be done.
         from engineforge.cli.failures import told
 
         code = told(error)
+        if isinstance(error, OSError) and not error.filename:
+            _drop_output()
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """What is still to be written cannot be, which is not to be tried and told again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _code(words: Sequence[str]) -> int:

@@ -194,12 +194,14 @@ def _table(found: Mapping[str, Found]) -> list[str]:
         for each in found.values():
             if tool not in each.seconds:
                 cells.append("")
-            elif tool == "ninja":
-                used = each.ratio("build", tool, of_processors=True)
-                cells.append(f"{each.ratio('build', tool):.2f} (processors {used:.2f})")
+                continue
+            used = each.ratio("build", tool, of_processors=True)
+            found_ratio = each.ratio("build", tool)
+            if tool == "ninja":
+                cells.append(f"{found_ratio:.2f} ({used:.2f})")
             else:
-                cells.append(f"1 / {each.ratio(tool, 'build'):.0f}")
-        rows.append([f"build over {tool}", *cells])
+                cells.append(f"1 / {1 / found_ratio:.1f} (1 / {1 / used:.1f})")
+        rows.append([f"build over {tool} (processors)", *cells])
     rows.append(["bytes a variant", *(f"{each.memory:.0f}" for each in found.values())])
     rows.append(["files opened", *(", ".join(each.opened) for each in found.values())])
     rows.append(["hashing, parsing", *(", ".join(each.heavy) or "none" for each in found.values())])
