@@ -28,8 +28,10 @@ class Recall:
         self, root: Path, store: LocalStore, index: Index, shown: str, glance: Glance | None
     ) -> None:
         self._root, self._store, self._index, self._shown = root, store, index, shown
-        made = glance is not None and glance.is_of(str(root), str(store.root), shown)
-        self._glance = glance if made else None
+        if glance is not None and not glance.is_of(str(root), str(store.root), shown):
+            glance.close()
+            glance = None
+        self._glance = glance
         self._forgotten = False
         self._specs: Mapping[str, str] = {}
         self._holding: dict[str, Known] = {}
@@ -102,12 +104,14 @@ class Recall:
             return
         specs: dict[str, Known | None] = dict.fromkeys(self._gone)
         targets, text = self._targets, glance.targets
-        if targets is not None and self._index.remembers(*targets):
+        if targets is not None and not self._index.remembers(*targets):
+            targets = None  # of what cannot be told, nothing can be known
+        if targets is not None:
             text = " ".join(map(str, targets[1]))
-            for spec, (file, name) in self._anew.items():
-                made = None if failed else self._known(file, name, targets[0])
-                if made is not None or spec in glance.specs:
-                    specs[spec] = made
+        for spec, (file, name) in self._anew.items():
+            made = None if failed or targets is None else self._known(file, name, targets[0])
+            if made is not None or spec in glance.specs:
+                specs[spec] = made
         if text is None:
             return
         registered = self._record() if self._registers and not failed else None

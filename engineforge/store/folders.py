@@ -39,12 +39,9 @@ def changed_folder(news: FolderNews, folders: dict[str, Folder], before: IndexFi
     old = folders.get(news.root)
     if old is not None and (old.reading, old.targets) != (news.reading, news.targets):
         old = None  # known by other rules, or of other targets
-    registered = news.registered
-    if registered is None:
-        # Other plans were found: whether they are registered is not known.
-        registered = old.registered if old is not None and not news.specs else UNREGISTERED
-    elif before is not None and before.stat != news.seen:
-        registered = UNREGISTERED
+    # Where other plans were found, here or by another process, not all may be registered.
+    as_seen = before is None or before.stat == news.seen
+    registered = news.registered if as_seen and news.registered else UNREGISTERED
     made = Folder(news.root, news.reading, news.targets, registered)
     blocks = [] if old is None else old.blocks
     firsts = [order(each.about) for each in blocks]

@@ -124,18 +124,21 @@ class Index:
     def _data(self) -> _Data:
         """What was remembered; read when it is first asked for."""
         if self._loaded is None:
-            self._loaded = _Data()
-            try:
-                with opened(self._file) as file:
-                    # Where one part is not sound, none is believed.
-                    for part in (part for each in file.folders.values() for part in each.blocks):
-                        file.read(part)
-                    self._loaded = _records(file, file.records)
-            except OSError:
-                pass
-            except ValueError:
-                self._broken = True
+            self._loaded = self._read()
         return self._loaded
+
+    def _read(self) -> _Data:
+        try:
+            with opened(self._file) as file:
+                # Where one part is not sound, none is believed.
+                for part in (part for each in file.folders.values() for part in each.blocks):
+                    file.read(part)
+                return _records(file, file.records)
+        except ValueError:
+            self._broken = True
+        except OSError:  # there is none
+            pass
+        return _Data()
 
     def save(self, staging: Path) -> None:
         """Write what is new over what is there, also where another process wrote meanwhile."""

@@ -132,7 +132,7 @@ def _snakemake(folder: Path, tools: Path, targets: list[Target]) -> tuple[tuple[
     # What it remembers of a run is made as ninja's log is: by itself for one target (which is only
     # touched), and after that for all. By itself it would take minutes.
     first = targets[0][1][0]
-    words = ["--touch", "--forceall", "--cores", "1", "--quiet", "all", first]
+    words = [first, "--touch", "--forceall", "--cores", "1", "--quiet", "all"]
     subprocess.run([snakemake, *words], cwd=folder, check=True, capture_output=True)
     records = folder / ".snakemake" / "metadata"
     record = json.loads(next(records.iterdir()).read_bytes())

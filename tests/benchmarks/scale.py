@@ -55,10 +55,11 @@ def nights(args: argparse.Namespace) -> Iterator[tuple[str, int, int, bool]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     measured = parser.add_argument_group("measured")
-    measured.add_argument("--noop", type=float, default=19e-6, help="seconds a variant")
-    measured.add_argument("--read", type=float, default=2.5e-3, help="seconds a stale variant")
+    measured.add_argument("--noop", type=float, default=23e-6, help="seconds a variant")
+    measured.add_argument("--read", type=float, default=5.4e-3, help="seconds a stale variant")
     measured.add_argument("--overhead", type=float, default=0.34, help="seconds a build")
-    measured.add_argument("--remembered", type=float, default=1500, help="bytes of index a variant")
+    measured.add_argument("--remembered", type=float, default=1900, help="bytes of index a variant")
+    measured.add_argument("--copied", type=float, default=4e8, help="bytes of index a second")
     assumed = parser.add_argument_group("assumed")
     assumed.add_argument("--plans", type=int, default=100_000)
     assumed.add_argument("--targets", type=int, default=8)
@@ -69,7 +70,6 @@ def main() -> None:
     assumed.add_argument("--engine", type=float, default=50e6, help="bytes of an entry")
     assumed.add_argument("--store", type=float, default=1e9, help="bytes a second to the store")
     assumed.add_argument("--driver", type=float, default=200, help="builds a second it hands out")
-    assumed.add_argument("--copied", type=float, default=5e8, help="bytes of index a second")
     args = parser.parse_args()
     rows = []
     for what, plans, targets, warm in nights(args):
