@@ -30,6 +30,11 @@ class Digest(str):
             raise ValueError(f"expected 'sha256:' and 64 hexadecimal digits, found {text!r}")
         return super().__new__(cls, text)
 
+    @classmethod
+    def of(cls, raw: bytes) -> Digest:
+        """The one with these 32 bytes."""
+        return str.__new__(cls, f"sha256:{raw.hex()}")
+
     @property
     def hex(self) -> str:
         return self[7:]

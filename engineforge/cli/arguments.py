@@ -7,8 +7,13 @@ import argparse
 from engineforge import __version__
 from engineforge.cli.beginning_arguments import add_beginning
 from engineforge.cli.examples import epilog
+from engineforge.cli.parsers import Help, Unasked
 from engineforge.cli.promotion_arguments import add_promotion
 from engineforge.cli.report_arguments import add_report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _LONGEST = 86_400
 
@@ -26,23 +31,36 @@ exit codes: 0 done, 1 a build or check failed, 2 bad usage or spec, 3 promotion 
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """For the command that `argv` begins with, or for all of them."""
+    asked = argv[0] if argv and not argv[0].startswith("-") else None
+    whole, found = _parser(asked)
+    return whole if found else _parser(None)[0]
+
+
+def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, bool]:
+    """Knows only the command `asked` for; and whether there is such a command."""
+    names = set()
     whole = argparse.ArgumentParser(
         prog="engineforge",
         description="A declarative build system for NVIDIA TensorRT engines.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
     whole.add_argument("--version", action="version", version=f"engineforge {__version__}")
-    commands = whole.add_subparsers(metavar="COMMAND", required=True)
+    # With `prog` nothing is formatted to find out what that is.
+    commands = whole.add_subparsers(metavar="COMMAND", required=True, prog="engineforge")
 
     def command(name: str, module: str, text: str) -> argparse.ArgumentParser:
+        names.add(name)
+        if asked not in (None, name):
+            return Unasked()
         made = commands.add_parser(
             name,
             help=text,
-            description=text[0].upper() + text[1:] + ".",
+            description=f"{text[0].upper()}{text[1:]}.",
             epilog=epilog(name),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=Help,
         )
         made.set_defaults(module=f"engineforge.cli.{module}")
         return made
@@ -234,7 +252,7 @@ def parser() -> argparse.ArgumentParser:
 
     doctor = command("doctor", "doctor", "say what this host can build, and why not the rest")
     _paths(doctor)
-    return whole
+    return whole, asked is None or asked in names
 
 
 def _paths(made: argparse.ArgumentParser) -> None:
@@ -284,7 +302,9 @@ def _cache_actions(cache: argparse.ArgumentParser) -> None:
     actions = cache.add_subparsers(metavar="ACTION", required=True)
 
     def action(name: str, text: str) -> argparse.ArgumentParser:
-        made = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        made = actions.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", formatter_class=Help
+        )
         made.set_defaults(action=name)
         _common(made)
         return made

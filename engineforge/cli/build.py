@@ -161,11 +161,14 @@ def _print_text(plan: Plan, outcomes: list[Outcome], seconds: float) -> None:
     from engineforge.report import text
 
     width = max((len(each.label) for each in plan.variants), default=0)
+    lines = []
     for variant, outcome in zip(plan.variants, outcomes, strict=True):
         if isinstance(outcome, Failed):
-            print(f"{variant.label:{width}}  failed in stage {outcome.stage}")
+            lines.append(f"{variant.label:{width}}  failed in stage {outcome.stage}\n")
         else:
-            print(f"{variant.label:{width}}  {text.outcome(outcome)}")
+            lines.append(f"{variant.label:{width}}  {text.outcome(outcome)}\n")
+    # At once: where nothing is buffered, each line would be a call of the kernel.
+    sys.stdout.write("".join(lines))
     for variant, outcome in zip(plan.variants, outcomes, strict=True):
         if isinstance(outcome, Failed):
             for line in text.failure_lines(variant.label, outcome):

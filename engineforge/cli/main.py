@@ -2,67 +2,72 @@
 
 from __future__ import annotations
 
-import argparse
-import errno
 import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NoReturn
 
-from engineforge.cli.arguments import parser
-from engineforge.errors import EngineForgeError, HostUnfit, SpecError, printable
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
-# What the machine answers, not a bug: permissions, full and failing disks.
-_NOT_OURS = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EIO,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-}
+_SPECS = "specs"
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit; a bug stays a traceback."""
     _open_streams()
-    args = parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    words = sys.argv[1:] if argv is None else argv
     try:
-        run: Callable[[argparse.Namespace], int] = import_module(args.module).run
-        code = run(args)
+        code = _code(words)
         sys.stdout.flush()
-    except SpecError as error:
-        print(printable(str(error)), file=sys.stderr)
-        count = len(error.problems)
-        print(f"{count} problem{'s' if count != 1 else ''}", file=sys.stderr)
-        code = error.exit_code
-    except EngineForgeError as error:
-        print(printable(f"engineforge: {error}"), file=sys.stderr)
-        code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         code = _INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone: `| head` looks at its own exit code, and whoever
         # looks at ours must not take this for success.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = _BROKEN_PIPE
-    except OSError as error:
-        if error.errno not in _NOT_OURS:
-            raise
-        where = f"'{error.filename}'" if error.filename else "the output"
-        print(f"engineforge: {where}: {error.strerror}", file=sys.stderr)
-        code = HostUnfit.exit_code
+    except Exception as error:
+        # Loaded when it is needed, which is not where nothing is to be done.
+        from engineforge.cli.failures import told
+
+        code = told(error)
+        if isinstance(error, OSError) and not error.filename:
+            _drop_output()
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """What is still to be written cannot be, which is not to be tried and told again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _code(words: Sequence[str]) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What is said most often, and comes to nothing most often, is understood without a parser.
+    command, *paths = words or ("",)
+    glance = None
+    if command in ("build", "plan") and not any(each.startswith("-") for each in paths):
+        from engineforge.cli.noop import unchanged
+
+        if (glance := unchanged(command, paths or [_SPECS])) is None:
+            return 0
+    from engineforge.cli.arguments import parser
+
+    args = parser(words).parse_args(words)
+    args.glance = glance
+    run: Callable[[argparse.Namespace], int] = import_module(args.module).run
+    return run(args)
 
 
 def _open_streams() -> None:

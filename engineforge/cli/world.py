@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engineforge import __version__
+from engineforge.cli import where
 from engineforge.errors import HostUnfit, Problem, UsageError, printable
 from engineforge.project.folder import find_root
 from engineforge.project.plans import Plan, Selection
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from engineforge.store.far.overlay import Overlay
 
 Observe = Callable[[Event], None]
-_CACHE_VARIABLE = "ENGINEFORGE_CACHE"
 _REMOTE_VARIABLE = "ENGINEFORGE_REMOTE"
 _SHOWN = "CUDA_VISIBLE_DEVICES"
 
@@ -44,12 +44,12 @@ def paths(args: argparse.Namespace) -> list[Path]:
 def project(args: argparse.Namespace, specs: list[Path]) -> Project:
     """The project that these specs belong to; UsageError where there is none."""
     root = find_root(specs)
-    return Project(root, cache(args, root), environment(args), said=say)
+    seen = getattr(args, "glance", None)
+    return Project(root, cache(args, root), environment(args), said=say, glance=seen)
 
 
 def cache(args: argparse.Namespace, root: Path) -> Path:
-    chosen = args.cache or os.environ.get(_CACHE_VARIABLE)
-    return Path(chosen) if chosen else Path(os.path.normpath(root / os.pardir / "cache"))
+    return Path(where.cache(args.cache, os.environ, str(root)))
 
 
 def overlay(args: argparse.Namespace, project: Project) -> Overlay | None:

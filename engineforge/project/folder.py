@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from engineforge.errors import UsageError
+from engineforge.project.listing import ENVIRONMENTS, SETTINGS, TARGETS, specs_below
 
-TARGETS, SETTINGS, ENVIRONMENTS = "targets.yaml", "engineforge.yaml", "environments.yaml"
-_NOT_SPECS = frozenset({TARGETS, SETTINGS, ENVIRONMENTS})
+__all__ = [
+    "ENVIRONMENTS",
+    "SETTINGS",
+    "TARGETS",
+    "find_root",
+    "spec_files",
+    "spec_name",
+    "spec_paths",
+]
 
 
 def find_root(paths: Sequence[Path]) -> Path:
@@ -36,13 +44,25 @@ def find_root(paths: Sequence[Path]) -> Path:
 
 def spec_files(paths: Sequence[Path]) -> list[Path]:
     """The spec files named or contained, each once, by path."""
-    found: dict[str, Path] = {}
+    return [Path(each) for each in spec_paths(paths)]
+
+
+def spec_paths(paths: Sequence[Path]) -> list[str]:
+    """The same as text: of very many, making paths is what takes longest."""
+    found: dict[str, str] = {}
     for path in paths:
-        for file in _yaml_files(path) if path.is_dir() else [path]:
-            found.setdefault(os.path.abspath(file), file)  # noqa: PTH100 - links stay
+        if not path.is_dir():
+            found.setdefault(os.path.abspath(path), str(path))  # noqa: PTH100 - links stay
+            continue
+        above = "" if str(path) == "." else f"{path}/".replace("//", "/")
+        files = [above + each for each in specs_below(str(path))]
+        if len(paths) == 1 and files:
+            return files
+        for file in files:
+            found.setdefault(os.path.abspath(file), file)  # noqa: PTH100
     if not found:
         raise UsageError(f"no specs (*.yaml) in '{paths[0]}'")
-    return sorted(found.values())
+    return sorted(found.values(), key=lambda each: each.split("/"))
 
 
 def spec_name(file: Path, root: Path) -> str:
@@ -58,15 +78,3 @@ def spec_name(file: Path, root: Path) -> str:
             break
     # A name that is no UTF-8 could be written into no manifest.
     return os.fsencode(inside.with_suffix("").as_posix()).decode("utf-8", "replace")
-
-
-def _yaml_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            if path.is_symlink():
-                continue  # it may lead anywhere, and back here
-            yield from _yaml_files(path)
-        elif path.suffix in (".yaml", ".yml") and path.name not in _NOT_SPECS:
-            yield path

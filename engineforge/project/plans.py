@@ -21,6 +21,10 @@ class Selection:
     variants: frozenset[str] = frozenset()
     targets: frozenset[str] = frozenset()
 
+    @property
+    def all(self) -> bool:
+        return not self.variants and not self.targets
+
     def takes(self, variant: PlannedVariant) -> bool:
         return (not self.variants or variant.variant in self.variants) and (
             not self.targets or variant.target in self.targets
@@ -76,6 +80,8 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     effort: Effort = field(default_factory=Effort)
     unmade: dict[str, SourceJob] = field(default_factory=dict)
+    whole: bool = False
+    """Whether these are all variants that the project has, as far as they could be planned."""
 
     @property
     def stale(self) -> list[PlannedVariant]:

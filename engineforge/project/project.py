@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError, HostUnfit, Problem, SpecError, UsageError
-from engineforge.project.folder import ENVIRONMENTS, SETTINGS, TARGETS, spec_files, spec_name
+from engineforge.project.folder import ENVIRONMENTS, SETTINGS, spec_paths
+from engineforge.project.glance import Glance
 from engineforge.project.plans import Effort, Plan, PlannedVariant, Selection
-from engineforge.project.remembered import up_to_date
+from engineforge.project.recall import Recall
 from engineforge.spec import LOCK
 from engineforge.store.index import Index
+from engineforge.store.known import ENTRIES
 from engineforge.store.local import ENGINE, LocalStore
 from engineforge.store.projects import Projects
 from engineforge.worker.conditions import Conditions
@@ -40,7 +42,8 @@ if TYPE_CHECKING:  # a no-op build loads none of these
 
 
 class Project:
-    """Specs in `root` and the cache. `said` is told at once of whatever is broken in the store.
+    """Specs in `root` and the cache. `said` is told at once of whatever is broken in the store;
+    `glance` is one at these specs, just made, where there is one.
 
     A context manager: its end saves what was found out to the index.
     """
@@ -51,12 +54,14 @@ class Project:
         cache: Path,
         environment: Mapping[str, str],
         said: Callable[[str], None] = lambda _: None,
+        glance: Glance | None = None,
     ) -> None:
         self.root = root
         self.store = LocalStore(cache, said)
         self.index = Index(cache)
         self._environment, self._said = environment, said
         self._shown = environment.get("CUDA_VISIBLE_DEVICES", "all")
+        self._recall = Recall(root, self.store, self.index, self._shown, glance)
         self._gpus: Sequence[HostGpu] | GpuUnreadable | None = None
         self._helpers: tuple[Importer, Spare] | None = None
         self._settled: dict[str, Outcome] = {}
@@ -70,6 +75,8 @@ class Project:
 
     def __exit__(self, *error: object) -> None:
         self._exit.close()
+        self._recall.finish(failed=error[0] is not None)
+        self._recall.close()
         if self.index.changed:
             # An index that cannot be written costs time, later; nothing else.
             with contextlib.suppress(OSError):
@@ -98,32 +105,26 @@ class Project:
         """
         if paranoid:
             self.index.forget()
+            self._recall.forget()
         plan, reader = Plan(), None
-        targets = self.index.digest(self.root / TARGETS)
+        files = spec_paths(paths)
+        recall = not (versions or jobs or checks)
+        if recall:
+            self._recall.look(files, whole=self.root in paths)
         known_variants: set[str] = set()
         known_targets: set[str] = set()
-        named: dict[str, Path] = {}
-        for file in spec_files(paths):
-            name = spec_name(file, self.root)
-            if named.setdefault(name, file) != file:
+        named: dict[str, str] = {}
+        for path in files:
+            name = self._recall.name(path)
+            if named.setdefault(name, path) != path:
                 message = f"'{named[name]}' has the same name, '{name}'"
-                plan.problems.append(Problem(file=str(file), message=message))
+                plan.problems.append(Problem(file=path, message=message))
                 continue
             try:
-                planned = None
-                if not (versions or jobs or checks):
-                    planned = up_to_date(
-                        self.store,
-                        self.index,
-                        file,
-                        name,
-                        targets=targets,
-                        lock=self.root / LOCK,
-                        shown=self._shown,
-                    )
+                planned = self._recall.planned(path, name) if recall else None
             except OSError as error:
                 message = f"cannot be read: {error.strerror}"
-                plan.problems.append(Problem(file=str(file), message=message))
+                plan.problems.append(Problem(file=path, message=message))
                 continue
             if planned is None:
                 if reader is None:
@@ -134,11 +135,14 @@ class Project:
                         checks=checks,
                         data_may_miss=data_may_miss,
                     )
-                planned = reader.read(file, name, plan)
-            plan.variants += filter(selection.takes, planned)
-            plan.others += filterfalse(selection.takes, planned)
-            known_variants.update(each.variant for each in planned)
-            known_targets.update(each.target for each in planned)
+                planned = reader.read(Path(path), name, plan)
+            if not selection.all:
+                plan.others += filterfalse(selection.takes, planned)
+                known_variants.update(each.variant for each in planned)
+                known_targets.update(each.target for each in planned)
+                planned = list(filter(selection.takes, planned))
+            plan.variants += planned
+        plan.whole = selection.all and self.root in paths
         if reader is not None:
             plan.problems += reader.target_problems
         if environments:
@@ -193,7 +197,8 @@ class Project:
             if each.job is not None and each.label not in {*jobs, *stopped}
         }
         outcomes: dict[str, Outcome] = stopped
-        self._registered(each for each in plan.variants if each.engine is not None)
+        unregistered = self._recall.unregistered(plan.variants)
+        registered = self._registered(each for each in unregistered if each.engine is not None)
         if jobs or (elsewhere and overlay):
             with self.worker(conditions, overlay) as worker:
                 if elsewhere and overlay:
@@ -205,14 +210,17 @@ class Project:
                 outcomes |= dict(zip(jobs, run(list(jobs.values())), strict=True))
             if prepare:
                 self.index.forget_planned()
-            self._registered(
+            registered = self._registered(
                 each
-                for each in plan.variants
-                if isinstance(outcomes.get(each.label), Built | Reused)
+                for each in unregistered
+                if each.engine is not None or isinstance(outcomes.get(each.label), Built | Reused)
             )
+        if registered and plan.whole:
+            self._recall.registers()
+        entries = self.store.root / ENTRIES / "engine"
         for variant in plan.variants:
             if (engine := variant.engine) is not None:
-                path = self.store.entry_path("engine", engine) / ENGINE
+                path = Path(f"{entries}/{engine.hex[:2]}/{engine.hex}/{ENGINE}")
                 outcomes[variant.label] = Reused(engine=engine, path=path, why="nothing changed")
             elif variant.settled is not None:
                 outcomes[variant.label] = variant.settled
@@ -222,11 +230,16 @@ class Project:
         unmade = Failed(stage="source", error=changed)
         return [outcomes.get(variant.label, unmade) for variant in plan.variants]
 
-    def _registered(self, built: Iterable[PlannedVariant]) -> None:
-        """So that no collection on behalf of other specs takes what these need."""
+    def _registered(self, built: Iterable[PlannedVariant]) -> bool:
+        """So that no collection on behalf of other specs takes what these need; False in a cache
+        that can only be read."""
         plans = {each.label: each.plan for each in built if each.plan is not None}
-        with contextlib.suppress(OSError):  # a cache that can only be read
-            Projects(self.store.root).register(self.root, plans)
+        try:
+            if plans:
+                Projects(self.store.root).register(self.root, plans)
+        except OSError:
+            return False
+        return True
 
     def rebuild(self, plan: Plan, conditions: Conditions) -> list[Outcome]:
         """Build the engines of a plan made with `jobs` once more, from their own timing caches, and

@@ -12,7 +12,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from engineforge.store import disk
@@ -35,7 +35,9 @@ def write_new(path: Path, data: bytes) -> None:
         pass
 
 
-def replace(path: Path, data: bytes, staging: Path, *, durable: bool = True) -> None:
+def replace(
+    path: Path, data: bytes | Iterable[bytes], staging: Path, *, durable: bool = True
+) -> None:
     """Write a whole file in place of another (or none): a reader sees the old one or the new."""
     temporary = staging / f"replace-{os.getpid()}-{secrets.token_hex(8)}"
     with _new_file(temporary, data, durable=durable):
@@ -45,7 +47,7 @@ def replace(path: Path, data: bytes, staging: Path, *, durable: bool = True) -> 
 
 
 @contextlib.contextmanager
-def _new_file(path: Path, data: bytes, *, durable: bool) -> Iterator[None]:
+def _new_file(path: Path, data: bytes | Iterable[bytes], *, durable: bool) -> Iterator[None]:
     """Written and closed; gone where that fails, or what is then done with it."""
     handle = disk.create(path)
     try:
@@ -53,7 +55,8 @@ def _new_file(path: Path, data: bytes, *, durable: bool) -> Iterator[None]:
         # not left over, whatever the clock of the file system says.
         with _guarded(handle):
             try:
-                disk.write(handle, path, data)
+                for piece in (data,) if isinstance(data, bytes) else data:
+                    disk.write(handle, path, piece)
                 if durable:
                     disk.sync_file(handle, path)
             finally:

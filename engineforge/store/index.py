@@ -1,19 +1,23 @@
 """What need not be found out again: digests of files, parsed specs, known plans, durations.
 
 One file, written whole, that may be deleted at any time and is dropped at any doubt. Each record
-proves itself by what it is filed under, so two processes that save lose work at the worst.
+proves itself by what it is filed under, so two processes that save lose work at the worst. What is
+known of whole specs (`known.py`) stands before it, and is read without it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from engineforge.digest import Digest, digest_stream
 from engineforge.store import files
+from engineforge.store.folders import FolderNews, changed_folder
+from engineforge.store.index_file import FORMAT, IndexFile, Part, written
 from engineforge.store.local import plan_path
 from engineforge.store.manifest import BadManifest, PlanRecord
 from engineforge.store.stats import (
@@ -25,9 +29,10 @@ from engineforge.store.stats import (
 )
 from engineforge.store.uses import Ref
 
-_FORMAT = 4
-_HEADER = b"engineforge index\n"
 _KEPT = 1_000_000
+_AS_SMALL = 2
+"""What is there is written anew with what is new where it is not so many times as large."""
+
 _TRIES = 3
 
 
@@ -73,7 +78,7 @@ class History(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _Data(msgspec.Struct, array_like=True):
-    format: int = _FORMAT
+    format: int = FORMAT
     digests: dict[str, tuple[Stat, str]] = {}
     specs: dict[str, SpecFacts] = {}
     planned: dict[str, PlannedSpec] = {}
@@ -83,63 +88,108 @@ class _Data(msgspec.Struct, array_like=True):
     history: dict[str, History] = {}
     peaks: dict[str, int] = {}
 
+    def add(self, new: _Data) -> None:
+        for name in _TABLES:
+            table, found = getattr(self, name), getattr(new, name)
+            for key, value in found.items():
+                table.pop(key, None)  # what was written last stands last
+                table[key] = value
+            if (over := len(table) - _KEPT) > 0:
+                for key in list(table)[:over]:
+                    del table[key]
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) for name in _TABLES)
+
+
+_TABLES = _Data.__struct_fields__[1:]
+
 
 class Index:
-    """In memory from `load` to `save`. Counts what had to be hashed, in files and bytes."""
+    """In memory from when it is first asked to `save`. Counts what had to be hashed, in files and
+    bytes."""
 
     def __init__(self, root: Path, stats: Stats | None = None) -> None:
         self._root = root
         self._stats = stats or Stats(root)
         self._file = root / "index"
-        self._data, self._loaded = self._read()
+        self._loaded: _Data | None = None
         self._new = _Data()
-        self._planned_anew = False
+        self._news: FolderNews | None = None
+        self._planned_anew, self._broken = False, False
         self.files_hashed = 0
         self.bytes_hashed = 0
 
-    def _read(self) -> tuple[_Data, Stat | None]:
+    @property
+    def _data(self) -> _Data:
+        """What was remembered; read when it is first asked for."""
+        if self._loaded is None:
+            self._loaded = self._read()
+        return self._loaded
+
+    def _read(self) -> _Data:
         try:
-            stat = stat_of(self._file)
-            raw = self._file.read_bytes()
-            head = len(_HEADER)
-            if raw[:head] != _HEADER or int.from_bytes(raw[head : head + 4], "big") != zlib.crc32(
-                raw[head + 4 :]
-            ):
-                return _Data(), None
-            data = msgspec.msgpack.decode(raw[head + 4 :], type=_Data)
-        except (OSError, msgspec.MsgspecError):
-            return _Data(), None
-        return (data, stat) if data.format == _FORMAT else (_Data(), None)
+            with opened(self._file) as file:
+                # Where one part is not sound, none is believed.
+                for part in (part for each in file.folders.values() for part in each.blocks):
+                    file.read(part)
+                return _records(file, file.records)
+        except ValueError:
+            self._broken = True
+        except OSError:  # there is none
+            pass
+        return _Data()
 
     def save(self, staging: Path) -> None:
         """Write what is new over what is there, also where another process wrote meanwhile."""
         with files.lock(self._root / "staging" / "locks" / "index.lock", "index"):
-            if stat_or_none(self._file) != self._loaded:
-                self._data, _ = self._read()
+            before = None
+            with contextlib.suppress(OSError, ValueError):
+                before = None if self._broken else IndexFile(str(self._file))
+            try:
+                self._write(before, staging)
+            finally:
+                if before is not None:
+                    before.close()
+
+    def _write(self, before: IndexFile | None, staging: Path) -> None:
+        folders = {} if before is None or self._planned_anew else dict(before.folders)
+        if self._news is not None:
+            changed_folder(self._news, folders, before)
+        records = self._records(before)
+        files.replace(self._file, written(folders, records, before), staging, durable=False)
+
+    def _records(self, before: IndexFile | None) -> list[Part]:
+        """What is new is put after what is there, which is not even read, unless it is as small:
+        then the two are made one. So what a save costs is what is new, and copying the rest."""
+        kept = [] if before is None else list(before.records)
+        body = msgspec.msgpack.encode(self._new)
+        if before is None:
+            return [Part.of(body)]
+        old: list[Part] = []
+        size = len(body) if self._new else 0
+        while kept and (self._planned_anew or kept[-1].size < _AS_SMALL * size):
+            old.insert(0, kept.pop())
+            size += old[0].size
+        if old:
+            merged = _Data()
+            with contextlib.suppress(ValueError):
+                merged = _records(before, old)
             if self._planned_anew:
-                self._data.planned.clear()
-            for name in _Data.__struct_fields__[1:]:
-                table, new = getattr(self._data, name), getattr(self._new, name)
-                for key, value in new.items():
-                    table.pop(key, None)  # what was written last stands last
-                    table[key] = value
-                for key in list(table)[: max(0, len(table) - _KEPT)]:
-                    del table[key]
-            body = msgspec.msgpack.encode(self._data)
-            checksum = zlib.crc32(body).to_bytes(4, "big")
-            files.replace(self._file, _HEADER + checksum + body, staging, durable=False)
-            self._loaded = stat_or_none(self._file)
+                merged.planned.clear()
+            merged.add(self._new)
+            return [*kept, Part.of(msgspec.msgpack.encode(merged))]
+        return [*kept, Part.of(body)] if self._new else kept
 
     @property
     def changed(self) -> bool:
-        return any(getattr(self._new, name) for name in _Data.__struct_fields__[1:])
+        return bool(self._new) or self._news is not None or self._planned_anew
 
     def forget(self) -> None:
         """Trust nothing of what was remembered, but the durations of builds."""
         # What is there already is kept on disk, for those who do trust it.
-        self._data = _Data(history=self._data.history, peaks=self._data.peaks)
+        self._loaded = _Data(history=self._data.history, peaks=self._data.peaks)
         self._new = _Data(history=self._new.history, peaks=self._new.peaks)
-        self._loaded = None
 
     def digest(self, path: Path) -> Digest:
         """A file's sha256: remembered if its stat is the same, else hashed. OSError as `hashed`."""
@@ -178,6 +228,10 @@ class Index:
         """Whether `digest` would hash nothing."""
         return self._known_digest(stat_of(path)) is not None
 
+    def remembers(self, digest: Digest, stat: Stat) -> bool:
+        """Whether a file with this stat will be taken for these bytes from now on."""
+        return self._known_digest(stat) == digest
+
     def _known_digest(self, stat: Stat) -> Digest | None:
         name = f"{stat[0]}:{stat[1]}"
         known = self._new.digests.get(name) or self._data.digests.get(name)
@@ -185,7 +239,7 @@ class Index:
 
     def entry_is_known(self, stage: str, key: str, folder: Path) -> bool:
         """Whether an entry's files were hashed before, and none was touched since."""
-        known = self._new.entries.get(f"{stage}/{key}") or self._data.entries.get(f"{stage}/{key}")
+        known = self._entry(f"{stage}/{key}")
         return known is not None and _untouched(known, folder)
 
     def know_entry(self, stage: str, key: str, stats: FolderStats) -> None:
@@ -195,15 +249,29 @@ class Index:
         if self.will_tell(folder, stats):
             self._new.entries[f"{stage}/{key}"] = KnownEntry(key, stats)
 
+    def settled(self, stat: Stat) -> bool:
+        """Whether a file that is only ever replaced by others would be another by its stat."""
+        return self._stats.settled([stat])
+
     def will_tell(self, folder: Path, stats: FolderStats) -> bool:
         """Whether any change to an entry's files from now on gives them other stats than these."""
         return self._stats.sealed(folder, stats)
 
     def engine_of(self, plan: str) -> str | None:
         """The engine key that a plan is known to have led to, if its record was not touched."""
-        known = self._new.entries.get(f"plan/{plan}") or self._data.entries.get(f"plan/{plan}")
+        known = self._entry(f"plan/{plan}")
         record = plan_path(self._root, plan).parent
         return known.key if known and _untouched(known, record) else None
+
+    def stats_of(self, plan: str, engine: str) -> tuple[Stat, FolderStats] | None:
+        """Of a plan's record, and of the files of the engine's entry, when they were known."""
+        record, entry = self._entry(f"plan/{plan}"), self._entry(f"engine/{engine}")
+        if record is None or entry is None or record.key != engine:
+            return None
+        return record.files[0][1], entry.files
+
+    def _entry(self, name: str) -> KnownEntry | None:
+        return self._new.entries.get(name) or self._data.entries.get(name)
 
     def know_engine_of(self, plan: str, engine: str) -> None:
         """Remember a plan whose record has just been read or written."""
@@ -219,14 +287,21 @@ class Index:
         if found.key.hex == plan and found.entries.get("engine") == f"sha256:{engine}":
             self._new.entries[f"plan/{plan}"] = KnownEntry(engine, [(record.name, stat)])
 
-    def spec(self, fingerprint: str) -> SpecFacts | None:
-        return self._data.specs.get(fingerprint)
+    def spec(self, fingerprint: str, *, new: bool = False) -> SpecFacts | None:
+        """What is known of a spec's text; with `new` also what this process found out."""
+        known = self._new.specs.get(fingerprint) if new else None
+        return known or self._data.specs.get(fingerprint)
 
     def know_spec(self, fingerprint: str, facts: SpecFacts) -> None:
         self._new.specs[fingerprint] = facts
 
-    def planned(self, fingerprint: str) -> PlannedSpec | None:
-        return self._data.planned.get(fingerprint)
+    def planned(self, fingerprint: str, *, new: bool = False) -> PlannedSpec | None:
+        known = self._new.planned.get(fingerprint) if new else None
+        return known or self._data.planned.get(fingerprint)
+
+    def know_folder(self, news: FolderNews) -> None:
+        """What was found out of the specs of a folder, to be saved."""
+        self._news = news
 
     def know_planned(self, fingerprint: str, planned: PlannedSpec) -> None:
         self._new.planned[fingerprint] = planned
@@ -266,6 +341,33 @@ class Index:
 
     def know_peak(self, name: str, size: int) -> None:
         self._new.peaks[name] = size
+
+
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[IndexFile]:
+    """OSError or ValueError where it is not there, or not what was written."""
+    found = IndexFile(str(file))
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def _records(file: IndexFile, parts: Sequence[Part]) -> _Data:
+    """What these parts remember. ValueError where one of them is not what was written."""
+    found = _Data()
+    for part in parts:
+        try:
+            read = msgspec.msgpack.decode(file.read(part), type=_Data)
+        except msgspec.MsgspecError as error:
+            raise ValueError("it is not what was written") from error
+        if read.format != FORMAT:
+            raise ValueError("of another format")
+        if part is parts[0]:
+            found = read
+        else:
+            found.add(read)
+    return found
 
 
 def _untouched(known: KnownEntry, folder: Path) -> bool:

@@ -19,15 +19,15 @@ from engineforge.digest import Digest, digest_file, digest_value
 from engineforge.errors import HostUnfit, StoreCorrupt
 from engineforge.store import disk, files, gate
 from engineforge.store.file_system import FileSystem, file_system
+from engineforge.store.known import ENTRIES, PLANS
 from engineforge.store.manifest import BadManifest, Manifest, PlanRecord, StoredFile
-from engineforge.store.uses import ENTRIES, Notes, Ref, host_of, is_over, session_name, touch
+from engineforge.store.uses import Notes, Ref, host_of, is_over, session_name, touch
 
 MANIFEST = "manifest.json"
 ENGINE = "model.engine"
 """In every entry, and in one of the stage `engine`."""
 
 _HALF_WRITTEN_SECONDS = 86_400
-_PLANS = "plans-v1"
 # https://bford.info/cachedir/
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is EngineForge's cache.\n"
 
@@ -61,7 +61,7 @@ class Fault:
 
 def plan_path(root: Path, key: str) -> Path:
     """Where the record of a plan stands, by the digits of its key."""
-    return root / _PLANS / key[:2] / f"{key}.json"
+    return Path(f"{root}/{PLANS}/{key[:2]}/{key}.json")
 
 
 class LocalStore:
@@ -190,7 +190,7 @@ class LocalStore:
 
     def plan_records(self, digits: str) -> Iterator[PlanRecord]:
         """Every plan record whose key begins with these hexadecimal digits."""
-        for path in sorted((self.root / _PLANS).glob(f"??/{digits}*.json")):
+        for path in sorted((self.root / PLANS).glob(f"??/{digits}*.json")):
             try:
                 key = Digest(f"sha256:{path.stem}")
             except ValueError:

@@ -49,6 +49,10 @@ class Projects:
                 found.append(_read(file))
         return sorted(found, key=lambda each: each.path)
 
+    def record(self, specs: Path) -> Path:
+        """The file that names the plans of a folder of specs; replaced whole, never changed."""
+        return self._file(_absolute(specs))
+
     def register(self, specs: Path, plans: Mapping[str, Digest]) -> None:
         """A folder of specs came to these plans; those of its other variants are what they were.
         Writes only what is not there yet. OSError where it cannot be written."""

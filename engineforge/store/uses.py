@@ -18,8 +18,9 @@ from pathlib import Path
 
 from engineforge.digest import Digest
 from engineforge.store import disk, files, gate
+from engineforge.store.known import ENTRIES
 
-ENTRIES, TRASH = "entries-v1", "trash"
+TRASH = "trash"
 
 _NOTES = "uses"
 _LEFT = "uses-"
@@ -51,7 +52,8 @@ class Ref:
         return f"{self.stage} {self.key.hex}"
 
     def path(self, root: Path) -> Path:
-        return root / ENTRIES / self.stage / self.key.hex[:2] / self.key.hex
+        digits = self.key.hex  # one path is made, not four: there may be very many entries
+        return Path(f"{root}/{ENTRIES}/{self.stage}/{digits[:2]}/{digits}")
 
     def trash(self, root: Path) -> Path:
         """Where a collection moves it to."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from engineforge.store.index import opened
+from engineforge.store.index_file import Part, written
 from tests.conftest import SPEC, Forge
 
-_HEADER = b"engineforge index\n"
 _DIGESTS, _ENTRIES = 1, 6
 """Where they stand in the index; the first of it is its format."""
 
@@ -26,11 +26,15 @@ checks:
 
 
 def _tampered(forge: Forge, change: Callable[[list[Any]], None]) -> None:
+    """What is remembered is changed, and nothing is known of whole specs."""
     path = forge.cache / "index"
-    tables = msgspec.msgpack.decode(path.read_bytes()[len(_HEADER) + 4 :])
-    change(tables)
-    body = msgspec.msgpack.encode(tables)
-    path.write_bytes(_HEADER + zlib.crc32(body).to_bytes(4, "big") + body)
+    with opened(path) as file:
+        records = []
+        for part in file.records:
+            tables = msgspec.msgpack.decode(file.read(part))
+            change(tables)
+            records.append(Part.of(msgspec.msgpack.encode(tables)))
+    path.write_bytes(b"".join(written({}, records, None)))
 
 
 def _stat(path: Path) -> list[int]:
