@@ -63,6 +63,7 @@ ONLY_IN = {
     "msgspec": ["store/index.py"],
     "obstore": ["store/far/bucket.py"],
     "fcntl": ["store/files.py", "store/stats.py"],
+    "ray": ["worker/ray.py"],
     "rich": ["cli/progress.py"],
     "packaging": ["backends/options.py"],
     "PIL": ["samples/images.py"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from engineforge.worker.outcome import Event
 
 if TYPE_CHECKING:
     from engineforge.store.far.overlay import Overlay
+    from engineforge.worker.dispatching import Cluster
 
 Observe = Callable[[Event], None]
 _CACHE_VARIABLE = "ENGINEFORGE_CACHE"
@@ -50,6 +52,22 @@ def project(args: argparse.Namespace, specs: list[Path]) -> Project:
 def cache(args: argparse.Namespace, root: Path) -> Path:
     chosen = args.cache or os.environ.get(_CACHE_VARIABLE)
     return Path(chosen) if chosen else Path(os.path.normpath(root / os.pardir / "cache"))
+
+
+def cache_of_node() -> Path:
+    """Where a node of a cluster keeps its entries: it belongs to no project."""
+    chosen = os.environ.get(_CACHE_VARIABLE)
+    return Path(chosen) if chosen else Path.home() / ".cache" / "engineforge"
+
+
+def cluster(args: argparse.Namespace) -> contextlib.AbstractContextManager[Cluster | None]:
+    """The cluster whose nodes are to build, where the options name one."""
+    if args.on is None:
+        return contextlib.nullcontext()
+    from engineforge.cli.node import serve
+    from engineforge.worker.ray import RayCluster
+
+    return RayCluster(args.on, serve)
 
 
 def overlay(args: argparse.Namespace, project: Project) -> Overlay | None:
