@@ -26,7 +26,7 @@ from engineforge.worker.running import INTERRUPTED, Running
 _MOST_TRIES = 3
 _LOOK_SECONDS = 0.2
 _NODES_SECONDS = 1.0
-_CANCEL_SECONDS = 10.0
+_CANCEL_SECONDS = 30.0
 _AT_ONCE = 4
 
 _LABELS = (
@@ -161,7 +161,7 @@ class Dispatching(Generic[T]):
 
     def _weight(self, job: Job) -> tuple[float, float]:
         seconds = self._seconds(job)
-        return (math.inf if seconds is None else seconds, job.interface.weight_bytes)
+        return (math.inf if seconds is None else seconds, job.interface.nodes)
 
     def _need(self, job: Job) -> Need:
         there = {label for node in self._nodes if (label := node.labels.get("sm")) is not None}

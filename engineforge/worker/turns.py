@@ -17,7 +17,7 @@ from engineforge.worker.job import Job
 J = TypeVar("J")
 
 Weight = tuple[float, float]
-"""Seconds that a job is expected to take, then bytes of its weights: compared in this order."""
+"""Seconds that a job is expected to take, then nodes of its graph: compared in this order."""
 
 
 def expected(index: Index, job: Job) -> Weight:
@@ -26,7 +26,7 @@ def expected(index: Index, job: Job) -> Weight:
     engine = usual(index, job.label)
     typed = usual(index, typing_of(job.label)) if job.key.typed is not None else None
     seconds = math.inf if engine is None else engine + (typed or 0)
-    return seconds, job.interface.weight_bytes
+    return seconds, job.interface.nodes
 
 
 def usual(index: Index, name: str) -> float | None:

@@ -5,9 +5,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import warnings
 from typing import Any
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def main() -> None:
@@ -15,9 +22,11 @@ def main() -> None:
     os.dup2(2, 1)
     from ray.cluster_utils import Cluster
 
+    client_port = _free_port()
     cluster = Cluster(
         initialize_head=True,
         head_node_args={
+            "ray_client_server_port": client_port,
             "num_cpus": 0,
             "include_dashboard": False,
             "labels": {"pool": "head"},
@@ -30,7 +39,7 @@ def main() -> None:
         answers.write(json.dumps(found) + "\n")
         answers.flush()
 
-    say(cluster.address)
+    say([cluster.address, client_port])
     for line in sys.stdin:
         request = json.loads(line)
         if "kill" in request:

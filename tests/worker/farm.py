@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -61,7 +62,7 @@ class Head:
                 text=True,
             )
         self._log = log
-        self.address = str(self._answer())
+        self.address, self.client_port = self._answer()
 
     def ask(self, request: dict[str, Any]) -> Any:  # noqa: ANN401 - as the request has it
         assert self._process.stdin is not None
@@ -128,14 +129,15 @@ class Farm:
 
     def start(self, forge: Forge, *args: str) -> subprocess.Popen[str]:
         """`engineforge build` on this cluster."""
-        words = ("build", "specs", "--on", "ray", "--remote", "far", "--json")
+        on = () if "--on" in args else ("--on", "ray")
+        words = ("build", "specs", *on, "--remote", "far", "--json")
         self.commands.append(forge.process(*words, *args))
         return self.commands[-1]
 
     def close(self) -> None:
         for command in self.commands:
-            if command.poll() is None:
-                command.kill()
+            command.kill()
+            with contextlib.suppress(ValueError):  # a test has read all of it
                 command.communicate()
         for node in list(self.nodes):
             self._end(node, graceful=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
@@ -173,6 +174,53 @@ def test_a_node_that_is_not_what_its_labels_say_refuses(forge: Forge, farm: Farm
     assert "the target pins tensorrt_rtx 1.6.0.1" in failed["error"]
     assert "is not what its labels say" in err
     assert _far(forge, "engine") == []
+
+
+def test_from_outside_the_cluster_it_is_all_the_same(forge: Forge, farm: Farm) -> None:
+    farm.node()
+    on = ("--on", f"ray://127.0.0.1:{farm.head.client_port}")
+    process = farm.start(forge, *on)
+    (built,) = outcomes(process).values()
+    assert (process.returncode, built["outcome"]) == (0, "built")
+
+
+def test_an_interrupted_client_leaves_nothing_running(forge: Forge, farm: Farm) -> None:
+    node = farm.node()
+    chain(forge, "slow", 3000)
+    process = farm.start(forge, "--on", f"ray://127.0.0.1:{farm.head.client_port}")
+    says(process, "slow/fp32@ada: building")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=_PLENTY)
+    assert process.returncode == 130
+    until(lambda: not node.builds(), _PLENTY)
+
+
+def test_where_nobody_listens_that_is_said_at_once(forge: Forge) -> None:
+    result = forge.run("build", "specs", "--on", "ray://127.0.0.1:1", "--remote", "far")
+    assert result.code == 5
+    assert "nobody listens at 'ray://127.0.0.1:1'" in result.err
+
+
+_NETWORK = """\
+def build(network, trt, weights):
+    x = network.add_input("image", trt.float32, (-1, 3, 16, 16))
+    conv = network.add_convolution_nd(x, 8, (3, 3), weights["w"], weights["b"])
+    conv.get_output(0).name = "features"
+    network.mark_output(conv.get_output(0))
+"""
+
+
+def test_a_network_and_its_weights_reach_the_node(forge: Forge, farm: Farm) -> None:
+    farm.node()
+    forge.edit(
+        "net", "{path: models/net.onnx}", "{network: {function: 'net:build', weights: w.npz}}"
+    )
+    forge.edit("net", "precision: fp32", "precision: source")
+    (forge.specs / "net.py").write_text(_NETWORK)
+    weights = {"w": np.ones((8, 3, 3, 3), np.float32), "b": np.zeros(8, np.float32)}
+    np.savez(forge.specs / "w.npz", allow_pickle=False, **weights)
+    (built,) = outcomes(farm.start(forge)).values()
+    assert built["outcome"] == "built"
 
 
 _PRETENDED = """\
