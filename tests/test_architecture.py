@@ -65,6 +65,7 @@ ONLY_IN = {
     "msgspec": ["store/index.py"],
     "obstore": ["store/far/bucket.py"],
     "fcntl": ["store/files.py", "store/stats.py"],
+    "ray": ["worker/ray.py"],
     "rich": ["cli/progress.py"],
     "shtab": ["cli/completion.py"],
     "packaging": ["backends/options.py"],

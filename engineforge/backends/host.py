@@ -202,10 +202,16 @@ def why_not(
         return why
     if gpus is None:
         return f"{chain} builds on the GPU that it builds for, and no GPU was looked for"
-    found = gpus()
-    if matching(target, found, builder):
+    return why_no_gpu(target, gpus(), builder)
+
+
+def why_no_gpu(
+    target: Target, gpus: Sequence[HostGpu], builder: Mapping[str, object] | None = None
+) -> str | None:
+    """Why an engine for the target can be built on none of these GPUs; None where it can."""
+    if matching(target, gpus, builder):
         return None
-    return _need(target, builder).why_not("the target", found)
+    return _need(target, builder).why_not("the target", gpus)
 
 
 def _why_not_toolchain(wanted: Toolchain) -> str | None:

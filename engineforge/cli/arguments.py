@@ -128,6 +128,11 @@ def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, bool]:
         "--push", choices=("always", "ci", "never"), help="add what is built to the remote store"
     )
     build.add_argument(
+        "--on",
+        metavar="CLUSTER",
+        help="build on the nodes of a Ray cluster: ray://HOST:10001, or 'ray' for the one running",
+    )
+    build.add_argument(
         "--cold",
         action="store_true",
         help="use no timing cache, and add to none (classic TensorRT)",
@@ -249,6 +254,12 @@ def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, bool]:
 
     add_promotion(command, _paths, _selectors, _common)
     add_report(command, _paths, _selectors, _common)
+
+    cluster = command("cluster", "cluster", "say what a cluster has to know of this host")
+    actions = cluster.add_subparsers(metavar="ACTION", required=True)
+    labels = "print the labels of this host, for `ray start --labels`"
+    made = actions.add_parser("labels", help=labels, description=labels[0].upper() + labels[1:])
+    made.add_argument("--json", action="store_true", help="print JSON")
 
     doctor = command("doctor", "doctor", "say what this host can build, and why not the rest")
     _paths(doctor)

@@ -21,13 +21,15 @@ from engineforge.worker.outcome import Checked, Failed, Outcome, Rebuilt, Skippe
 if TYPE_CHECKING:
     from engineforge.store.far.overlay import Overlay
 
-# A TensorRT-RTX build takes about one core, and four times its weights of memory.
+# A TensorRT-RTX build takes about one core, and four times its weights of memory: so many at once
+# where it is not known how much there is.
 _MOST_JOBS = 4
 
 
 def run(args: argparse.Namespace) -> int:
     if args.dry_run and args.prepare:
         raise UsageError("--dry-run plans builds, and --prepare builds nothing", hint="choose one")
+    _on_cluster(args)
     specs = world.paths(args)
     if args.locked:
         from engineforge.cli.lock import must_hold
@@ -41,6 +43,12 @@ def run(args: argparse.Namespace) -> int:
         plan = _planned(args, project, specs, paranoid=args.paranoid)
         _refuse(args, project, plan)
         overlay = world.overlay(args, project) if plan.stale else None
+        if args.on is not None and plan.stale and overlay is None:
+            raise UsageError(
+                "the engines that a cluster builds come through a store that all machines share, "
+                "and there is none",
+                hint="name one with --remote, or in specs/engineforge.yaml: remote: {url: s3://…}",
+            )
         plan = with_sources(
             args, project, plan, lambda: _planned(args, project, specs), overlay=overlay
         )
@@ -57,6 +65,22 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_text(plan, outcomes, time.monotonic() - started)
     return exit_code(plan, outcomes)
+
+
+def _on_cluster(args: argparse.Namespace) -> None:
+    """UsageError where what is asked for does not go with a cluster."""
+    if args.on is None:
+        return
+    refused = {
+        "--prepare": (args.prepare, "it builds no engine, and needs no cluster"),
+        "--gpus": (args.gpus is not None, "it names GPUs of this host"),
+        "--no-remote": (args.no_remote, "engines come from there"),
+        "--push never": (args.push == "never", "nodes push what they build"),
+    }
+    for option, (given, why) in refused.items():
+        if given:
+            raise UsageError(f"--on does not go with {option}: {why}")
+    args.push = "always"
 
 
 def _refuse(args: argparse.Namespace, project: Project, plan: Plan) -> None:
@@ -77,7 +101,7 @@ def _planned(
         specs,
         world.selection(args),
         paranoid=paranoid,
-        to_build=not args.prepare,
+        to_build=not args.prepare and args.on is None,
         jobs=args.prepare,
     )
 
@@ -99,10 +123,10 @@ def _carry_out(
         for line in text.plan_lines(plan, explain=True):
             world.say(line)
     expected = {each.label: each.seconds for each in plan.stale}
-    with progress(sys.stderr, os.environ, expected) as observe:
+    with world.cluster(args) as cluster, progress(sys.stderr, os.environ, expected) as observe:
         about = world.about(project.root)
         run = conditions(args, about, observe)
-        return project.build(plan, run, prepare=args.prepare, overlay=overlay)
+        return project.build(plan, run, prepare=args.prepare, overlay=overlay, cluster=cluster)
 
 
 def with_sources(
@@ -136,11 +160,13 @@ def conditions(
     args: argparse.Namespace, about: dict[str, object], observe: world.Observe
 ) -> Conditions:
     """What the options say of how to run, with what the world says of where."""
+    memory = world.available_memory()
+    cores = len(os.sched_getaffinity(0))
     return Conditions(
-        jobs=args.jobs or min(_MOST_JOBS, os.cpu_count() or 1),
+        jobs=args.jobs or (cores if memory is not None else min(_MOST_JOBS, cores)),
         keep_going=args.keep_going,
         timeout=args.timeout,
-        memory=world.available_memory(),
+        memory=memory,
         cold=getattr(args, "cold", False),
         environment=world.environment(args),
         about=about,

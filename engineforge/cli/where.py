@@ -1,4 +1,4 @@
-"""Where the cache of a folder of specs is, by the options and the environment."""
+"""Where caches are: of a folder of specs, and of a node of a cluster."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ _CACHE_VARIABLE = "ENGINEFORGE_CACHE"
 
 
 def cache(option: str | None, environment: Mapping[str, str], root: str) -> str:
-    """As it is written: relative to where one is, if the folder of specs or the option is."""
+    """Of a folder of specs, as it is written: relative to where one is, if the folder of specs or the option is."""
     chosen = option or environment.get(_CACHE_VARIABLE)
     if chosen:
         return os.path.normpath(chosen) if ".." not in chosen else chosen
     return os.path.normpath(os.path.join(root, os.pardir, "cache"))  # noqa: PTH118
+
+
+def cache_of_node(environment: Mapping[str, str]) -> str:
+    """Where a node of a cluster keeps its entries: it belongs to no project."""
+    return environment.get(_CACHE_VARIABLE) or os.path.expanduser("~/.cache/engineforge")  # noqa: PTH111

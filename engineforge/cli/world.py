@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from engineforge.worker.outcome import Event
 
 if TYPE_CHECKING:
     from engineforge.store.far.overlay import Overlay
+    from engineforge.worker.dispatching import Cluster
 
 Observe = Callable[[Event], None]
 _REMOTE_VARIABLE = "ENGINEFORGE_REMOTE"
@@ -50,6 +52,16 @@ def project(args: argparse.Namespace, specs: list[Path]) -> Project:
 
 def cache(args: argparse.Namespace, root: Path) -> Path:
     return Path(where.cache(args.cache, os.environ, str(root)))
+
+
+def cluster(args: argparse.Namespace) -> contextlib.AbstractContextManager[Cluster | None]:
+    """The cluster whose nodes are to build, where the options name one."""
+    if args.on is None:
+        return contextlib.nullcontext()
+    from engineforge.cli.node import serve
+    from engineforge.worker.ray import RayCluster
+
+    return RayCluster(args.on, serve)
 
 
 def overlay(args: argparse.Namespace, project: Project) -> Overlay | None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # a no-op build loads none of these
     from engineforge.spec.settings import Settings
     from engineforge.store.far.overlay import Overlay
     from engineforge.target import Target
+    from engineforge.worker.dispatching import Cluster
     from engineforge.worker.importer import Importer
     from engineforge.worker.local import Worker
     from engineforge.worker.spare import Spare
@@ -177,15 +178,17 @@ class Project:
         *,
         prepare: bool = False,
         overlay: Overlay | None = None,
+        cluster: Cluster | None = None,
     ) -> list[Outcome]:
         """Carry a plan out: an outcome for each of its variants, in their order. With `prepare`
         only what comes before the engine, also for engines that another host has to build; what
-        other machines built already comes from `overlay`, which is given what is built here."""
+        other machines built already comes from `overlay`, which is given what is built here. With
+        a `cluster`, which needs one, its nodes build the engines, whatever this host could."""
         in_vain = [each for each in plan.variants if isinstance(each.settled, Failed)]
         jobs = {
             each.label: each.job
             for each in plan.stale
-            if each.job is not None and (prepare or each.unfit is None)
+            if each.job is not None and (prepare or cluster or each.unfit is None)
         }
         stopped: dict[str, Outcome] = {}
         if in_vain and not conditions.keep_going:
@@ -200,7 +203,7 @@ class Project:
         unregistered = self._recall.unregistered(plan.variants)
         registered = self._registered(each for each in unregistered if each.engine is not None)
         if jobs or (elsewhere and overlay):
-            with self.worker(conditions, overlay) as worker:
+            with self.worker(conditions, overlay, cluster) as worker:
                 if elsewhere and overlay:
                     found = zip(elsewhere, worker.fetch(list(elsewhere.values())), strict=True)
                     outcomes |= {
@@ -307,7 +310,12 @@ class Project:
             )
 
     @contextlib.contextmanager
-    def worker(self, conditions: Conditions, overlay: Overlay | None = None) -> Iterator[Worker]:
+    def worker(
+        self,
+        conditions: Conditions,
+        overlay: Overlay | None = None,
+        cluster: Cluster | None = None,
+    ) -> Iterator[Worker]:
         """What carries out jobs on this project's store, for one run."""
         from engineforge.worker.local import Worker
 
@@ -321,6 +329,7 @@ class Project:
                 spare=spare,
                 conditions=conditions,
                 overlay=overlay,
+                cluster=cluster,
             )
 
     def gpus(self) -> Sequence[HostGpu]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from engineforge.worker.importer import Importer
 from engineforge.worker.job import Job, StageFailed, ToolMissing, outside_profiles
 from engineforge.worker.outcome import Started
 from engineforge.worker.stage import Stage
+from engineforge.worker.turns import typing_of
 from engineforge.worker.wire import write_data
 
 MODEL = "model.onnx"
@@ -165,7 +167,9 @@ class Chain:
                     "out": staged,
                     "scratch": scratch,
                 }
+                clock = time.monotonic()
                 report = self._stage.ask(job, "typed", request, scratch / "typed.log")
+                self._stage.took(typing_of(job.label), time.monotonic() - clock)
             about = {
                 "source": job.called,
                 "started": started.isoformat(timespec="seconds"),

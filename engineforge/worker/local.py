@@ -1,33 +1,36 @@
-"""Carries a plan out on this machine: some variants at once, each through its stages."""
+"""Carries a plan out: some variants at once, each through its stages; on this machine, or the
+engines on the nodes of a cluster."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from engineforge.backends.gpu import HostGpu
-from engineforge.checks.latency import latency_failures
-from engineforge.digest import Digest, document
+from engineforge.digest import Digest, digest_value, document
 from engineforge.errors import EngineForgeError
 from engineforge.spec.sources import UrlFile
 from engineforge.store.far.overlay import Overlay
 from engineforge.store.index import Index
-from engineforge.store.local import ENGINE, LocalStore, Session
+from engineforge.store.local import ENGINE, Entry, LocalStore, Session
 from engineforge.store.manifest import PlanRecord
 from engineforge.worker.building import Building
 from engineforge.worker.chain import Chain, Model
 from engineforge.worker.conditions import Conditions
+from engineforge.worker.dispatching import Cluster, Dispatching
 from engineforge.worker.entries import Entries
 from engineforge.worker.importer import Importer
 from engineforge.worker.job import Engine, Job, SourceJob, StageFailed, ToolMissing
-from engineforge.worker.latency import Asked, Kept, Subject, Timing
-from engineforge.worker.measured import CHECKS, SENSITIVITY, check_key, judged, read_measured
+from engineforge.worker.judging import Judging
+from engineforge.worker.latency import Kept, Subject, Timing
+from engineforge.worker.measured import CHECKS, SENSITIVITY
 from engineforge.worker.measuring import Measuring
 from engineforge.worker.obtaining import Obtaining
+from engineforge.worker.order import Answer, Delivered, Refused
 from engineforge.worker.outcome import (
     NOT_STARTED,
     Built,
@@ -35,19 +38,20 @@ from engineforge.worker.outcome import (
     Finished,
     Outcome,
     Prepared,
-    Ranked,
     Reused,
     Skipped,
-    Timed,
 )
+from engineforge.worker.parcel import Packing
 from engineforge.worker.rebuilding import Rebuilding
 from engineforge.worker.running import INTERRUPTED, Halted, Running
 from engineforge.worker.sharing import PARTIAL, Sharing
 from engineforge.worker.spare import Spare
 from engineforge.worker.stage import Stage
+from engineforge.worker.turns import Turns, expected, shared_of, usual
 
 _LOOK_SECONDS = 0.2
 
+_T = TypeVar("_T")
 _J = TypeVar("_J", Job, SourceJob)
 _Found = Outcome | Future["_Found"]
 """What a thread came to: an outcome, or another thread that carries the job on."""
@@ -66,6 +70,7 @@ class Worker:
         spare: Spare,
         conditions: Conditions,
         overlay: Overlay | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         self._store, self._session, self._index = store, session, index
         self._importer, self._conditions = importer, conditions
@@ -82,16 +87,39 @@ class Worker:
         self._obtaining = Obtaining(stage, self._download)
         self._building = Building(stage, spare)
         self._rebuilding = Rebuilding(stage, self._building)
-        self._measuring = Measuring(stage)
         self._timing = Timing(stage)
+        self._judging = Judging(stage, Measuring(stage), self._timing)
         self._stage = stage
+        self._nodes: Dispatching[_Found] | None = None
+        if cluster is not None:
+            self._nodes = self._dispatching(cluster)
+        self._turns: Turns[Any] = Turns([])
         self._on_gpus: dict[tuple[str, ...], ThreadPoolExecutor] = {}
         self._lock = threading.Lock()
         self._left_to_import = 0
 
+    def _dispatching(self, cluster: Cluster) -> Dispatching[_Found]:
+        if self._sharing is None:
+            raise RuntimeError("a cluster has its engines by way of a remote store")
+        where = self._sharing.where
+        return Dispatching(
+            cluster,
+            Packing(self._session, self._sharing.give),
+            # A folder is meant from here, and nodes are elsewhere.
+            remote=where if "://" in where else str(Path(where).absolute()),
+            running=self._running,
+            conditions=self._conditions,
+            seconds=lambda job: usual(self._index, job.label),
+        )
+
     def build(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """The outcomes in the order of the jobs. KeyboardInterrupt kills the children first."""
-        return self._run(jobs, self._build)
+        """The outcomes in the order of the jobs. KeyboardInterrupt kills the children first.
+
+        HostUnfit, before anything is done, where a cluster has no node for a job.
+        """
+        if self._nodes is not None and not self._conditions.keep_going:
+            self._nodes.must_have(jobs)
+        return self._run(jobs, self._build, self._longest_first(jobs))
 
     def obtain(self, jobs: Sequence[SourceJob]) -> list[Outcome]:
         """Make the models that specs are planned with."""
@@ -110,7 +138,10 @@ class Worker:
 
     def prepare(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The same up to the engine: what needs no GPU."""
-        return self._run(jobs, self._prepare)
+        return self._run(jobs, self._prepare, self._longest_first(jobs))
+
+    def _longest_first(self, jobs: Sequence[Job]) -> Turns[Job]:
+        return Turns(jobs, weight=partial(expected, self._index), shared=shared_of)
 
     def rebuild(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Build engines that are there once more, and say how far they are the same."""
@@ -127,7 +158,8 @@ class Worker:
 
         def check(job: Job) -> _Found:
             source = self._source(job)[0]
-            return self._on_gpu(job, lambda job: self._check_engine(of[job.label], source))
+            judged = partial(self._judging.engine, of[job.label], source)
+            return self._on_gpu(job, lambda _: judged())
 
         return self._run([each.job for each in engines], check)
 
@@ -137,7 +169,8 @@ class Worker:
 
         def check(job: Job) -> _Found:
             self._imported_one()
-            return self._on_gpu(job, lambda job: self._time(of[job.label], again=again))
+            timed = partial(self._judging.latency, of[job.label], again=again)
+            return self._on_gpu(job, lambda _: timed())
 
         return self._run([each.job for each in engines], check)
 
@@ -158,19 +191,28 @@ class Worker:
             told=told,
         )
 
-    def _run(self, jobs: Sequence[_J], carry_out: Callable[[_J], _Found]) -> list[Outcome]:
+    def _run(
+        self,
+        jobs: Sequence[_J],
+        carry_out: Callable[[_J], _Found],
+        turns: Turns[_J] | None = None,
+    ) -> list[Outcome]:
         self._left_to_import = len(jobs)
+        self._turns = turns = turns or Turns(jobs)
         pool = ThreadPoolExecutor(max_workers=self._conditions.jobs, thread_name_prefix="build")
-        futures: list[Future[_Found]] = []
         try:
-            futures = [pool.submit(self._one, job, carry_out) for job in jobs]
-            return [_result(future) for future in futures]
+            futures = [pool.submit(self._next, turns, carry_out) for _ in jobs]
+            numbered = map(_looking_up, futures)
+            found = {number: _outcome_of(each) for number, each in numbered}
+            return [found[number] for number in range(len(jobs))]
         except BaseException:
             self._running.interrupt()
             self._importer.kill(INTERRUPTED)
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)  # its threads may yet ask for the others
+            if self._nodes is not None:
+                self._nodes.finish()
             for each in self._on_gpus.values():
                 each.shutdown(wait=True, cancel_futures=True)
             self._on_gpus.clear()
@@ -186,8 +228,19 @@ class Worker:
                 self._on_gpus[uuids] = ThreadPoolExecutor(len(uuids), thread_name_prefix="gpu")
             return self._on_gpus[uuids].submit(self._one, job, carry_out, on_gpu=True)
 
+    def _next(self, turns: Turns[_J], carry_out: Callable[[_J], _Found]) -> tuple[int, _Found]:
+        with turns.next() as (number, job):
+            return number, self._one(job, carry_out)
+
     def _one(self, job: _J, carry_out: Callable[[_J], _Found], *, on_gpu: bool = False) -> _Found:
-        outcome = self._outcome(job, carry_out, on_gpu=on_gpu)
+        stopped = self._running.why
+        if stopped is not None and not on_gpu:
+            self._imported_one()
+        outcome = Skipped(why=stopped) if stopped is not None else self._tried(job, carry_out)
+        return self._told(job, outcome)
+
+    def _told(self, job: _J, outcome: _Found) -> _Found:
+        """What a run makes of an outcome."""
         if isinstance(outcome, Future):
             return outcome
         if isinstance(outcome, Failed):
@@ -198,12 +251,7 @@ class Worker:
         self._conditions.observe(Finished(job.label, outcome))
         return outcome
 
-    def _outcome(self, job: _J, carry_out: Callable[[_J], _Found], *, on_gpu: bool) -> _Found:
-        stopped = self._running.why
-        if stopped is not None:
-            if not on_gpu:
-                self._imported_one()
-            return Skipped(why=stopped)
+    def _tried(self, job: _J, carry_out: Callable[[_J], _Found]) -> _Found:
         try:
             return carry_out(job)
         except StageFailed as failure:
@@ -286,20 +334,55 @@ class Worker:
             self._imported_one()
             return fetched
         _, model, entries = self._models(job)
+        self._turns.made(job)
+        if self._nodes is not None:
+            return self._on_node(job, model, entries, self._nodes)
         if job.gpus and self._building.there(job, model) is None:
             return self._on_gpu(job, lambda job: self._engine(job, model, entries))
         return self._engine(job, model, entries)
 
+    def _on_node(
+        self, job: Job, model: Model, entries: dict[str, Digest], nodes: Dispatching[_Found]
+    ) -> _Found:
+        key = digest_value(job.key.engine_key(model.digest, model.external))
+        obtained = self._stage.found(job.label, "engine", key)
+        if obtained is not None:
+            return self._recorded(job, obtained.entry, entries, obtained.why)
+
+        def taken(answer: Answer) -> _Found:
+            return self._told(job, self._tried(job, lambda job: self._taken(job, answer, entries)))
+
+        return nodes.build(job, model, taken)
+
+    def _taken(self, job: Job, answer: Answer, entries: dict[str, Digest]) -> Outcome:
+        """What a node answered; the engine that it gave to the remote store comes from there."""
+        match answer:
+            case Failed() | Skipped():
+                return answer
+            case Refused(why=why):
+                return Failed(stage="engine", error=why)
+            case Delivered(engine=engine, made=made):
+                obtained = self._stage.found(job.label, "engine", engine)
+                if obtained is None:
+                    what = f"a node built the engine {engine.short}, which cannot be fetched"
+                    raise StageFailed("store", f"{what} from the remote store; run again")
+                return self._recorded(job, obtained.entry, entries, None if made else obtained.why)
+
     def _engine(self, job: Job, model: Model, entries: dict[str, Digest]) -> Outcome:
         obtained = self._building.engine(job, model)
-        engine, path = obtained.entry.manifest.key, obtained.entry.file(ENGINE)
-        entries["engine"] = engine
-        seconds: float = obtained.entry.manifest.record.get("seconds", 0)
-        self._record(job, entries, seconds if obtained.why is None else None)
+        return self._recorded(job, obtained.entry, entries, obtained.why)
+
+    def _recorded(
+        self, job: Job, entry: Entry, entries: dict[str, Digest], why: str | None
+    ) -> Outcome:
+        """An engine that is here now: `why`, where it was not made just now."""
+        engine, path = entry.manifest.key, entry.file(ENGINE)
+        seconds: float = entry.manifest.record.get("seconds", 0)
+        self._record(job, {**entries, "engine": engine}, seconds if why is None else None)
         if self._sharing is not None:
             self._sharing.push(job)
-        if obtained.why is not None:
-            return Reused(engine=engine, path=path, why=obtained.why)
+        if why is not None:
+            return Reused(engine=engine, path=path, why=why)
         return Built(engine=engine, path=path, seconds=seconds)
 
     def _record(self, job: Job, entries: dict[str, Digest], seconds: float | None) -> None:
@@ -312,62 +395,20 @@ class Worker:
 
     def _check(self, job: Job) -> Outcome:
         source, typed, _ = self._models(job)
-        key = check_key(job, source.digests, typed.digests)
-        checked = judged(job, self._measuring.measured(job, source, typed, stage=CHECKS, key=key))
-        if checked.failures and job.key.typed is not None:
-            return replace(checked, advice=self._advice(job, source, typed))
-        return checked
-
-    def _check_engine(self, engine: Engine, source: Model) -> Outcome:
-        return judged(engine.job, self._measuring.of_engine(engine.job, source, engine.entry))
-
-    def _time(self, engine: Engine, *, again: bool) -> Outcome:
-        job, check = engine.job, engine.job.variant.latency
-        if check is None:
-            raise RuntimeError("a variant without a latency check cannot be measured")
-        pair = [engine] if engine.than is None else [engine, engine.than]
-        subjects = [
-            Subject(
-                label=each.job.label,
-                engine=each.entry,
-                asked=Asked(at=check.profile),
-                plugins=each.job.plugins,
-            )
-            for each in pair
-        ]
-        waiting = self._stage.waiting(job.label, "gpu")
-        (found, *others), kept = self._timing.measured(subjects, job.gpus, waiting, again=again)
-        than = others[0].measured if others else None
-        return Timed(
-            entry=found.entry.manifest.key,
-            check=check,
-            measured=found.measured,
-            than=than,
-            kept=kept,
-            failures=tuple(latency_failures(found.measured, check, than)),
-        )
-
-    def _advice(self, job: Job, source: Model, typed: Model) -> tuple[str, ...]:
-        try:
-            return self._measuring.advice(job, source, typed)
-        except StageFailed as failure:
-            said = (failure.error, *failure.log)
-        except OSError as error:
-            said = (f"{error.strerror}: '{error.filename or self._store.root}'",)
-        # That a check failed is known, and not to be lost for want of a reason.
-        return ("which layers hurt could not be found out:", *said)
+        return self._judging.accuracy(job, source, typed)
 
     def _sensitivity(self, job: Job) -> Outcome:
         source, typed, _ = self._models(job)
-        key = check_key(job, source.digests, typed.digests)
-        entry = self._measuring.measured(job, source, typed, stage=SENSITIVITY, key=key)
-        return Ranked(entry=entry.manifest.key, measured=read_measured(entry))
+        return self._judging.sensitivity(job, source, typed)
 
 
-def _result(future: Future[_Found]) -> Outcome:
+def _outcome_of(found: _Found) -> Outcome:
+    return _outcome_of(_looking_up(found)) if isinstance(found, Future) else found
+
+
+def _looking_up(future: Future[_T]) -> _T:
     # Signals are handled in this thread, and one that comes while another thread starts a child
     # does not wake it (seen with CPython 3.11): so it looks up now and then.
     while not wait([future], _LOOK_SECONDS).done:
         continue
-    found = future.result()
-    return _result(found) if isinstance(found, Future) else found
+    return future.result()

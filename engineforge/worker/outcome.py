@@ -101,8 +101,8 @@ Outcome = Built | Reused | Prepared | Rebuilt | Checked | Timed | Ranked | Faile
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A variant has reached a phase: fetching, importing, converting, building, loading,
-    publishing, comparing, measuring."""
+    """A variant has reached a phase: waiting for a node, fetching, importing, converting, building,
+    loading, publishing, comparing, measuring."""
 
     label: str
     phase: str

@@ -10,7 +10,7 @@ from pathlib import Path
 from engineforge.digest import Digest
 from engineforge.errors import EngineForgeError
 from engineforge.store.far.overlay import Overlay
-from engineforge.store.local import Session
+from engineforge.store.local import Entry, Session
 from engineforge.store.uses import Ref
 from engineforge.worker.chain import planned
 from engineforge.worker.entries import Obtained
@@ -80,6 +80,10 @@ class Sharing:
                 self._overlay.push, plan, label, self._telling(label, "pushing")
             )
             self._pushing.append((label, given))
+
+    def give(self, entry: Entry, label: str) -> None:
+        """Give an entry now, for others to go on with; RemoteUnavailable where that fails."""
+        self._overlay.give(entry, self._telling(label, "sending"))
 
     def finish(self) -> None:
         """Wait for what is being pushed; a run that was interrupted gives it up."""

@@ -150,6 +150,10 @@ class Stage:
             said = asked.log_tail(request["log"]) if isinstance(error, Crashed) else ()
             raise StageFailed(stage, str(error), said) from error
 
+    def took(self, name: str, seconds: float) -> None:
+        """Remember for the next run what something took that has a name, and no plan."""
+        self._entries.index.know_history(name, "", round(seconds, 3))
+
     def room_for(self, job: Job, times: int, what: str) -> None:
         """Each is about as large as the weights; better to know before than after."""
         free = shutil.disk_usage(self.store.root).free

@@ -39,10 +39,8 @@ _NO_OP = {
 _HELP = {
     "engineforge",
     "engineforge.cli",
-    "engineforge.cli.arguments",
-    "engineforge.cli.main",
-    "engineforge.cli.parsers",
-    "engineforge.cli.promotion_arguments",
+    *(f"engineforge.cli.{each}" for each in ("arguments", "examples", "main", "parsers")),
+    *(f"engineforge.cli.{each}_arguments" for each in ("beginning", "promotion", "report")),
     *("argparse", "collections", "copyreg", "enum", "errno", "functools", "gettext", "importlib"),
     *("itertools", "keyword", "locale", "operator", "re", "reprlib", "signal", "textwrap"),
     *("types", "warnings", "sre_compile", "sre_constants", "sre_parse"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -145,9 +146,14 @@ def test_after_a_change_under_the_build_the_next_run_builds_the_new_source(forge
 
 
 def _unbuildable(path: Path) -> None:
-    """A model that ONNX takes and TensorRT does not: it has no Det."""
+    """A model that ONNX takes and TensorRT does not: it has no Det. It has more nodes than others,
+    and so its turn first."""
+    names = ["d", *(f"y{number}" for number in range(9)), "y"]
     graph = helper.make_graph(
-        [helper.make_node("Det", ["x"], ["y"], name="/det/Det")],
+        [
+            helper.make_node("Det", ["x"], ["d"], name="/det/Det"),
+            *(helper.make_node("Relu", [a], [b]) for a, b in pairwise(names)),
+        ],
         "determinant",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4, 4])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch"])],

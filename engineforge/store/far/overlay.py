@@ -100,6 +100,11 @@ class Overlay:
 
         return bool(self._reached(pushed))
 
+    def give(self, entry: Entry, progress: Progress) -> None:
+        """Give the far store one entry, that need not be near. Who asks for this cannot go on
+        without it: RemoteUnavailable is raised."""
+        self._far.push(entry, progress)
+
     def _reached(self, ask: Callable[[], T]) -> T | None:
         if self._down:
             return None

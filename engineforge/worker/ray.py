@@ -1,0 +1,195 @@
+"""A Ray cluster, as `dispatching` wants one: the only file that knows Ray. Orders and answers go
+through it, and what is told on the way; engines and models do not."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from engineforge.errors import HostUnfit, UsageError
+from engineforge.worker.labels import Node
+from engineforge.worker.order import Answer, Lost, Order, Refused
+from engineforge.worker.outcome import Event, Failed
+
+RUNNING = "ray"
+"""In place of an address: the cluster that runs on this host, or that RAY_ADDRESS names."""
+
+Serve = Callable[[Order, Callable[[Event], None]], Answer]
+"""What a node does with an order; it must be importable there."""
+
+_CLIENT = "ray://"
+_CONNECT_SECONDS = 5.0
+_NODE_ID = "ray.io/node-id"
+_LOG_LINES = 20
+_INSTALL = "python -m pip install 'engineforge[ray]'"
+
+
+class RayCluster:
+    """A context manager; to be opened in the main thread."""
+
+    def __init__(self, on: str, serve: Serve) -> None:
+        if on != RUNNING and not (on.startswith(_CLIENT) and urlsplit(on).hostname):
+            raise UsageError(
+                f"'{on}' is no cluster",
+                hint=f"expected '{RUNNING}', for the one that runs here, or {_CLIENT}HOST:10001",
+            )
+        self._on, self._serve = on, serve
+        self._mail: Any = None
+        self._exit = contextlib.ExitStack()
+
+    @property
+    def where(self) -> str:
+        return "the Ray cluster" if self._on == RUNNING else self._on
+
+    def __enter__(self) -> RayCluster:
+        try:
+            import ray
+        except ImportError as error:
+            message = f"'{self._on}' needs Ray, which is not installed here: {error}"
+            raise HostUnfit(message, hint=_INSTALL) from error
+        if self._on != RUNNING:
+            self._must_listen()
+        # It says at length, and on stdout, what is said here in a word.
+        nowhere = self._exit.enter_context(Path(os.devnull).open("w"))
+        self._exit.enter_context(contextlib.redirect_stdout(nowhere))
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+        given = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            ray.init(
+                "auto" if self._on == RUNNING else self._on,
+                configure_logging=False,
+                log_to_driver=False,
+            )
+        except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
+            lines = [each for each in str(error).splitlines() if each.strip()]
+            said = ": ".join(dict.fromkeys([*lines[:1], *lines[-1:]])) or type(error).__name__
+            raise HostUnfit(
+                f"{self.where} cannot be used: {said}",
+                hint=f"`ray start --head` starts one here; {_INSTALL} what a client needs",
+            ) from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for each, handler in given.items():
+                    signal.signal(each, handler)  # it puts its own in their place
+        self._ray: Any = ray  # its types are of some use to its functions, and none to its actors
+        self._run = self._ray.remote(max_calls=1, max_retries=0)(_carry_out)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ray.shutdown()
+        self._exit.close()
+
+    def _must_listen(self) -> None:
+        """HostUnfit at once where nobody does: Ray itself tries for a minute."""
+        found = urlsplit(self._on)
+        try:
+            address = (str(found.hostname), found.port or 10001)
+            socket.create_connection(address, _CONNECT_SECONDS).close()
+        except (OSError, ValueError) as error:
+            raise HostUnfit(
+                f"nobody listens at '{self._on}': {error}",
+                hint="`ray start --head --ray-client-server-port 10001` does, on its head node",
+            ) from error
+
+    def nodes(self) -> Sequence[Node]:
+        return [
+            Node(
+                id=each["NodeID"],
+                name=each.get("NodeName") or each["NodeManagerAddress"],
+                labels=each["Labels"],
+                cpus=int(each["Resources"].get("CPU", 0)),
+                gpus=int(each["Resources"].get("GPU", 0)),
+            )
+            for each in self._ray.nodes()
+            if each["Alive"]
+        ]
+
+    def start(self, order: Order, *, besides: Sequence[str]) -> object:
+        selector = {name: _one_of(values) for name, values in order.need.labels.items()}
+        if besides:
+            selector[_NODE_ID] = f"!in({','.join(besides)})"
+        placed = self._run.options(
+            name=f"engineforge {order.label}",
+            num_cpus=1,
+            num_gpus=1 if order.need.gpu else 0,  # never a part of one: tactics are timed on it
+            label_selector=selector,
+        )
+        if self._mail is None:  # not before: it is a process
+            here = self._ray.get_runtime_context().get_node_id()
+            mailbox = self._ray.remote(num_cpus=0, max_restarts=-1)(_Mailbox)
+            self._mail = mailbox.options(label_selector={_NODE_ID: here}).remote()
+        return placed.remote(self._serve, order, self._mail)
+
+    def events(self) -> Sequence[Event]:
+        if self._mail is None:
+            return ()
+        # What is told of how it goes may be lost; what is built is not.
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            found: Sequence[Event] = self._ray.get(self._mail.take.remote(), timeout=5)
+            return found
+        return ()
+
+    def ended(self, tickets: Sequence[object], seconds: float) -> Mapping[object, Answer | Lost]:
+        refs = list(tickets)
+        done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=seconds, fetch_local=False)
+        return {each: self._answer(each) for each in done}
+
+    def _answer(self, ref: Any) -> Answer | Lost:  # noqa: ANN401 - Ray's, or that of its client
+        errors = self._ray.exceptions
+        try:
+            node, answer = self._ray.get(ref)
+        except errors.TaskCancelledError:
+            return Lost("it was cancelled")
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, errors.TaskCancelledError | KeyboardInterrupt):
+                return Lost("it was cancelled")
+            lines = str(error).strip().splitlines()
+            said = f"the node could not carry it out: {lines[-1] if lines else error!r}"
+            return Failed(stage="engine", error=said, log=tuple(lines[-_LOG_LINES:]))
+        except errors.RayError as error:
+            return Lost(f"its node was lost ({_first_sentence(error)})")
+        return replace(answer, node=node) if isinstance(answer, Refused) else answer
+
+    def cancel(self, ticket: object, *, force: bool) -> None:
+        self._ray.cancel(ticket, force=force)
+
+
+class _Mailbox:
+    """Takes what nodes tell, until it is asked for it."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+
+    def tell(self, event: Event) -> None:
+        self._events.append(event)
+
+    def take(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+
+def _carry_out(serve: Serve, order: Order, mail: Any) -> tuple[str, Answer]:  # noqa: ANN401
+    """Runs on a node, in a process of its own."""
+    import ray
+
+    def tell(event: Event) -> None:
+        mail.tell.remote(event)
+
+    return ray.get_runtime_context().get_node_id(), serve(order, tell)
+
+
+def _one_of(values: Sequence[str]) -> str:
+    return values[0] if len(values) == 1 else f"in({','.join(values)})"
+
+
+def _first_sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()).partition(". ")[0].rstrip(".")

@@ -1,0 +1,58 @@
+"""A Ray cluster in a process of its own, whose parent says on stdin which nodes it has; it and its
+nodes end with its stdin. Ray's own helper for this leaves files and processes to be collected."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import warnings
+from typing import Any
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    from ray.cluster_utils import Cluster
+
+    client_port = _free_port()
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "ray_client_server_port": client_port,
+            "num_cpus": 0,
+            "include_dashboard": False,
+            "labels": {"pool": "head"},
+            "object_store_memory": 80 << 20,
+        },
+    )
+    nodes: dict[int, Any] = {}
+
+    def say(found: object) -> None:
+        answers.write(json.dumps(found) + "\n")
+        answers.flush()
+
+    say([cluster.address, client_port])
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "kill" in request:
+            node = nodes.pop(request["kill"])
+            cluster.remove_node(node, allow_graceful=request["graceful"])
+            say(None)
+        else:
+            number = len(nodes) and max(nodes) + 1
+            nodes[number] = cluster.add_node(object_store_memory=80 << 20, **request)
+            say(number)
+    cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main()
