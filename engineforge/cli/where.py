@@ -12,7 +12,7 @@ _CACHE_VARIABLE = "ENGINEFORGE_CACHE"
 
 
 def cache(option: str | None, environment: Mapping[str, str], root: str) -> str:
-    """Of a folder of specs, as it is written: relative to where one is, if the folder of specs or the option is."""
+    """Of a folder of specs, as it is written: relative to where one is, if that is."""
     chosen = option or environment.get(_CACHE_VARIABLE)
     if chosen:
         return os.path.normpath(chosen) if ".." not in chosen else chosen

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engineforge.cli.arguments import parser
-from engineforge.cli.examples import EXAMPLES
+from engineforge.cli.arguments.examples import EXAMPLES
 from tests.conftest import Forge
 
 

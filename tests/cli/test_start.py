@@ -39,8 +39,10 @@ _NO_OP = {
 _HELP = {
     "engineforge",
     "engineforge.cli",
-    *(f"engineforge.cli.{each}" for each in ("arguments", "examples", "main", "parsers")),
-    *(f"engineforge.cli.{each}_arguments" for each in ("beginning", "promotion", "report")),
+    *("engineforge.cli.main", "engineforge.cli.arguments"),
+    *(f"engineforge.cli.arguments.{each}" for each in ("beginning", "building", "engines")),
+    *(f"engineforge.cli.arguments.{each}" for each in ("examples", "options", "parsers")),
+    *(f"engineforge.cli.arguments.{each}" for each in ("promotion", "report", "store")),
     *("argparse", "collections", "copyreg", "enum", "errno", "functools", "gettext", "importlib"),
     *("itertools", "keyword", "locale", "operator", "re", "reprlib", "signal", "textwrap"),
     *("types", "warnings", "sre_compile", "sre_constants", "sre_parse"),

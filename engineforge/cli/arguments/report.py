@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+from engineforge.cli.arguments.options import common, paths, selectors
 
-Command = Callable[[str, str, str], argparse.ArgumentParser]
-"""Makes a command of a name, a module and a text."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from engineforge.cli.arguments.options import Command
 
 
-def add_report(
-    command: Command,
-    paths: Callable[[argparse.ArgumentParser], None],
-    selectors: Callable[[argparse.ArgumentParser], None],
-    common: Callable[[argparse.ArgumentParser], None],
-) -> None:
-    """Add these commands to the others, which have `paths`, `selectors` and `common` arguments."""
+def add_report(command: Command) -> None:
+    """Add these commands to the others."""
     report = command("report", "report", "write all that is known of specs as one HTML page")
     paths(report)
     selectors(report)

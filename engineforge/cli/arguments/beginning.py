@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
-Command = Callable[[str, str, str], argparse.ArgumentParser]
-"""Makes a command of a name, a module and a text."""
+from engineforge.cli.arguments.options import common
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from engineforge.cli.arguments.options import Command
 
 
-def add_beginning(command: Command, common: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Add these commands to the others, which have `common` arguments."""
+def add_beginning(command: Command) -> None:
+    """Add these commands to the others."""
     init = command("init", "init", "write a spec for an ONNX model, to begin with")
     init.add_argument("model", metavar="MODEL.onnx", help="stays where it is")
     init.add_argument("-o", "--output", metavar="FILE", help="the spec (default: specs/MODEL.yaml)")

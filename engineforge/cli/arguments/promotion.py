@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
-Command = Callable[[str, str, str], argparse.ArgumentParser]
-"""Makes a command of a name, a module and a text."""
+from engineforge.cli.arguments.options import common, paths, selectors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from engineforge.cli.arguments.options import Command
 
 _PATHS_HELP = "specs or folders (default: specs)"
 
 
-def add_promotion(
-    command: Command,
-    paths: Callable[[argparse.ArgumentParser], None],
-    selectors: Callable[[argparse.ArgumentParser], None],
-    common: Callable[[argparse.ArgumentParser], None],
-) -> None:
-    """Add these commands to the others, which have `paths`, `selectors` and `common` arguments."""
+def add_promotion(command: Command) -> None:
+    """Add these commands to the others."""
     promote = command("promote", "promote", "promote engines that pass an environment's gates")
     paths(promote)
     selectors(promote)
@@ -68,7 +65,7 @@ def add_promotion(
     selectors(status)
 
     attest = command("attest", "attest", "say who says what of an engine, and add to it")
-    _attest(attest, paths, selectors, common)
+    _attest(attest)
 
     pull = command("pull", "pull", "have the engine of an environment that runs on this host")
     pull.add_argument("what", metavar="ENV/SPEC", help="such as staging/ocr-detector")
@@ -112,12 +109,7 @@ def add_promotion(
     common(export)
 
 
-def _attest(
-    attest: argparse.ArgumentParser,
-    paths: Callable[[argparse.ArgumentParser], None],
-    selectors: Callable[[argparse.ArgumentParser], None],
-    common: Callable[[argparse.ArgumentParser], None],
-) -> None:
+def _attest(attest: argparse.ArgumentParser) -> None:
     actions = attest.add_subparsers(metavar="ACTION", required=True)
 
     def action(name: str, text: str) -> argparse.ArgumentParser:
