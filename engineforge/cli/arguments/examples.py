@@ -38,7 +38,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "schema": ("engineforge schema > spec.schema.json", "engineforge schema environments"),
     "target": ("engineforge target detect > specs/targets.yaml", "engineforge target list specs"),
-    "cluster": ('ray start --address HEAD:6379 --labels "$(engineforge cluster labels)"',),
+    "cluster": ("engineforge cluster labels",),
     "doctor": ("engineforge doctor",),
     "promote": ("engineforge promote specs --to staging --key ci.key --dry-run",),
     "rollback": ("engineforge rollback specs/ocr.yaml --in production --key ci.key",),
