@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from engineforge.cli.main import main
+from engineforge.cli.noop import unchanged
 from engineforge.worker.conditions import Conditions
 from engineforge.worker.outcome import Event
 from tests.models import convnet
@@ -120,6 +121,14 @@ class Forge:
         code = end.value.code
         assert isinstance(code, int)
         return Result(code, said.out, said.err)
+
+    @staticmethod
+    def at_a_glance(command: str = "plan", folder: str | Path = "specs") -> bool:
+        """Whether the quick way says that all is up to date, and the long one is not gone."""
+        glance = unchanged(command, [str(folder)])
+        if glance is not None:
+            glance.close()
+        return glance is None
 
     def build(self, *args: str | Path) -> Result:
         return self.run("build", "specs", "--json", *args)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 _SPECS = "specs"
+_MADE_BETWEEN = 100_000
+"""Objects that are made between two collections of garbage: of a large project there are very many,
+all of them stay, and looking through them took as long as making them."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -62,8 +65,11 @@ def _code(words: Sequence[str]) -> int:
 
         if (glance := unchanged(command, paths or [_SPECS])) is None:
             return 0
+    import gc
+
     from engineforge.cli.arguments import parser
 
+    gc.set_threshold(_MADE_BETWEEN)
     args = parser(words).parse_args(words)
     args.glance = glance
     run: Callable[[argparse.Namespace], int] = import_module(args.module).run

@@ -27,8 +27,7 @@ class Glance:
 
     def __init__(self, root: str, cache: str, shown: str) -> None:
         self._root, self._cache, self._shown = root, cache, shown
-        # By its name: links stay, and that one leads elsewhere now is told by stats.
-        self.root = os.path.abspath(root)  # noqa: PTH100
+        self.root = root
         self._file: IndexFile | None = None
         self._folder: Folder | None = None
         self._answers: dict[str, bool] = {}
@@ -36,6 +35,8 @@ class Glance:
         self.specs: set[str] = set()
         """Those that something is known of, once they were looked at by `holding`."""
         try:
+            # By its name: links stay, and that one leads elsewhere now is told by stats.
+            self.root = os.path.abspath(root)  # noqa: PTH100
             self._file = IndexFile(f"{cache}/index")
             folder = self._file.folders.get(self.root)
             if folder is not None and folder.reading == READING:

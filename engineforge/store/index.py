@@ -116,7 +116,7 @@ class Index:
         self._loaded: _Data | None = None
         self._new = _Data()
         self._news: FolderNews | None = None
-        self._planned_anew, self._broken = False, False
+        self._planned_anew, self._folders_anew, self._broken = False, False, False
         self.files_hashed = 0
         self.bytes_hashed = 0
 
@@ -153,7 +153,7 @@ class Index:
                     before.close()
 
     def _write(self, before: IndexFile | None, staging: Path) -> None:
-        folders = {} if before is None or self._planned_anew else dict(before.folders)
+        folders = {} if before is None or self._folders_anew else dict(before.folders)
         if self._news is not None:
             changed_folder(self._news, folders, before)
         records = self._records(before)
@@ -183,11 +183,13 @@ class Index:
 
     @property
     def changed(self) -> bool:
-        return bool(self._new) or self._news is not None or self._planned_anew
+        return bool(self._new) or self._news is not None or self._folders_anew
 
     def forget(self) -> None:
         """Trust nothing of what was remembered, but the durations of builds."""
-        # What is there already is kept on disk, for those who do trust it.
+        # What is there already is kept on disk, for those who do trust it; but what is found out
+        # now could not be told from what whole specs were known by.
+        self._folders_anew = True
         self._loaded = _Data(history=self._data.history, peaks=self._data.peaks)
         self._new = _Data(history=self._new.history, peaks=self._new.peaks)
 
@@ -310,7 +312,7 @@ class Index:
         """Plan every spec anew: what their stages find is no longer what it was."""
         self._new.planned.clear()
         self._data.planned.clear()
-        self._planned_anew = True
+        self._planned_anew = self._folders_anew = True
 
     def is_inspected(self, files: str) -> bool:
         """Whether a model with just these files was found to be sound."""

@@ -71,6 +71,8 @@ class IndexFile:
     def _read_table(self, size: int) -> None:
         head = os.pread(self.handle, _HEAD, 0)
         length = int.from_bytes(head[-12:-8], "big")
+        if length > size:  # so much would be made room for
+            raise ValueError("it is cut off")
         table = os.pread(self.handle, length, _HEAD)
         if head[: len(_MAGIC)] != _MAGIC or _head(table) != head:
             raise ValueError("it is not what was written")

@@ -4,7 +4,8 @@
 each size, a project that is up to date (`built.py`: real specs, models, plan records and entries)
 and for the others as many targets of as many files (`others.py`), and runs all in turns. Printed
 are medians, and the medians of the ratios of one round; memory is the peak of the process (VmHWM)
-over that of a bare interpreter. What it opens, loads and hashes is watched from outside of it.
+over that of a bare interpreter. What it opens, loads and hashes is watched from outside of it. At
+last one spec is changed, and planned with all the others and alone.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import engineforge
 from tests.benchmarks.others import prepare
 
 SIZES = ("1000x1", "10000x1", "10000x10", "100000x10")
 _OTHERS = ("ninja", "doit", "snakemake", "dvc")
+_CHANGED, _ALONE = "one spec changed", "that spec alone"
 _DVC_MOST, _SLOW_MOST = 1_000, 10_000
 _SLOW_ROUNDS = 3
 
@@ -56,14 +59,16 @@ _PARSERS = {"yaml", "_yaml", "jsonschema", "onnx", "numpy", "rich", "tensorrt_rt
 @dataclass(slots=True)
 class Found:
     """Of one size: seconds, and those of processors, of each tool by rounds; what was seen of
-    EngineForge."""
+    EngineForge. `bare` are the bytes of an interpreter, `memory` those of a variant above it, with
+    nothing to do and with one spec changed."""
 
     variants: int
     files: int
     seconds: dict[str, list[tuple[int, float, float]]] = field(default_factory=dict)
+    bare: int = 0
     memory: float = 0
+    memory_changed: float = 0
     opened: list[str] = field(default_factory=list)
-    loaded: int = 0
     heavy: list[str] = field(default_factory=list)
 
     def median(self, tool: str) -> float:
@@ -132,9 +137,25 @@ def _measured(size: str, folder: Path, args: argparse.Namespace) -> Found:
         for name, command, where, environment, says in turn if number % 2 else reversed(turn):
             seconds = _run(command, where, environment, says, name)
             found.seconds.setdefault(name, []).append((number, *seconds))
+    _change(found, ours, args.rounds)
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     print(f"{size}: {found.files} files; load {load}", file=sys.stderr)
     return found
+
+
+def _change(found: Found, folder: Path, rounds: int) -> None:
+    """What one changed spec costs, with all the others and without them; nothing is built."""
+    spec = folder / "specs" / "net-000000.yaml"
+    text = spec.read_text()
+    spec.write_text(text.replace("max: [8,", "max: [9999,"))
+    for number in range(rounds):
+        for name, path in ((_CHANGED, "specs"), (_ALONE, f"specs/{spec.name}")):
+            command = (sys.executable, "-m", "engineforge", "plan", path)
+            seconds = _run(command, folder, os.environ, "stale ", name)
+            found.seconds.setdefault(name, []).append((number, *seconds))
+    peak = _watched(folder, "plan", "specs")["peak"]
+    found.memory_changed = (peak - found.bare) / found.variants
+    spec.write_text(text)
 
 
 def _run(
@@ -159,36 +180,38 @@ def _run(
 
 def _look(found: Found, folder: Path) -> None:
     """What a no-op build opens, loads and takes of memory."""
-    peaks = []
-    for words in ((), ("build", "specs")):
-        said = folder / "said"
-        subprocess.run(
-            [sys.executable, "-c", _WATCHED, str(said), *words],
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=True,
-        )
-        watched = json.loads(said.read_text())
-        peaks.append(watched["peak"])
-    found.memory = (peaks[1] - peaks[0]) / found.variants
+    found.bare = _watched(folder)["peak"]
+    watched = _watched(folder, "build", "specs")
+    found.memory = (watched["peak"] - found.bare) / found.variants
     below = ("cache/", "specs/", str(folder / "cache"), str(folder / "specs"))
     found.opened = [path for path in watched["opened"] if path.startswith(below)]
-    found.loaded = len(watched["loaded"])
     found.heavy = sorted(_PARSERS & set(watched["loaded"])) + watched["hashing"]
 
 
+def _watched(folder: Path, *words: str) -> Any:  # noqa: ANN401 - any JSON
+    """What a command, or a bare interpreter, did."""
+    said = folder / "said"
+    subprocess.run(
+        [sys.executable, "-c", _WATCHED, str(said), *words],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    return json.loads(said.read_text())
+
+
 def _table(found: Mapping[str, Found]) -> list[str]:
-    tools = [*("build", "plan"), *_OTHERS]
+    names = {each: f"`engineforge {each}`" for each in ("build", "plan")}
+    tools = [*names, *_OTHERS, _CHANGED, _ALONE]
     rows = [["variants", *(f"{each.variants:,}" for each in found.values())]]
     rows.append(["variants of a spec", *(size.partition("x")[2] for size in found)])
     rows.append(["files", *(f"{each.files:,}" for each in found.values())])
     for tool in tools:
-        name = f"`engineforge {tool}`" if tool in ("build", "plan") else tool
         cells = [
             f"{each.median(tool):.3f} s" if tool in each.seconds else "" for each in found.values()
         ]
-        rows.append([name, *cells])
+        rows.append([names.get(tool, tool), *cells])
     for tool in _OTHERS:
         cells = []
         for each in found.values():
@@ -202,7 +225,9 @@ def _table(found: Mapping[str, Found]) -> list[str]:
             else:
                 cells.append(f"1 / {1 / found_ratio:.1f} (1 / {1 / used:.1f})")
         rows.append([f"build over {tool} (processors)", *cells])
-    rows.append(["bytes a variant", *(f"{each.memory:.0f}" for each in found.values())])
+    rows.append(["bytes a variant", *(f"{each.memory:,.0f}" for each in found.values())])
+    cells = [f"{each.memory_changed:,.0f}" for each in found.values()]
+    rows.append([f"bytes a variant, {_CHANGED}", *cells])
     rows.append(["files opened", *(", ".join(each.opened) for each in found.values())])
     rows.append(["hashing, parsing", *(", ".join(each.heavy) or "none" for each in found.values())])
     rows.insert(1, ["---"] * len(rows[0]))
@@ -215,17 +240,19 @@ def _plot(found: Mapping[str, Found], file: Path) -> None:
     mpl.use("agg")
     from matplotlib import pyplot
 
-    shown = [each for size, each in found.items() if size.endswith("x1")] or list(found.values())
+    shown: dict[int, Found] = {}
+    for each in found.values():  # of each number of variants the first that was asked for
+        shown.setdefault(each.variants, each)
     figure, axes = pyplot.subplots(figsize=(6, 3.2))
     for tool, name in (("build", "engineforge build"), *((each, each) for each in _OTHERS)):
-        points = [(each.variants, each.median(tool)) for each in shown if tool in each.seconds]
+        points = [(n, each.median(tool)) for n, each in shown.items() if tool in each.seconds]
         if points:
             style = "o-" if len(points) > 1 else "o"
             width = 2.5 if tool == "build" else 1.2
             axes.loglog(*zip(*points, strict=True), style, label=name, linewidth=width)
     axes.set(xlabel="variants, or targets of as many files", ylabel="seconds with nothing to do")
     axes.grid(visible=True, which="major", linewidth=0.3)
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     figure.savefig(file)
 

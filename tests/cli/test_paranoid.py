@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from engineforge.store.index import opened
 from engineforge.store.index_file import Part, written
+from engineforge.store.known import STAT, Block, Known
 from tests.conftest import SPEC, Forge
 
 _DIGESTS, _ENTRIES = 1, 6
@@ -25,8 +27,10 @@ checks:
 """
 
 
-def _tampered(forge: Forge, change: Callable[[list[Any]], None]) -> None:
-    """What is remembered is changed, and nothing is known of whole specs."""
+def _tampered(
+    forge: Forge, change: Callable[[list[Any]], None], of_specs: Callable[[Known], None]
+) -> None:
+    """What is remembered is changed, and what is known of whole specs too."""
     path = forge.cache / "index"
     with opened(path) as file:
         records = []
@@ -34,7 +38,16 @@ def _tampered(forge: Forge, change: Callable[[list[Any]], None]) -> None:
             tables = msgspec.msgpack.decode(file.read(part))
             change(tables)
             records.append(Part.of(msgspec.msgpack.encode(tables)))
-    path.write_bytes(b"".join(written({}, records, None)))
+        for folder in file.folders.values():
+            folder.blocks = [_block(file.read(part), of_specs) for part in folder.blocks]
+    path.write_bytes(b"".join(written(file.folders, records, None)))
+
+
+def _block(data: bytes, change: Callable[[Known], None]) -> Part:
+    known = list(Block(data).all())
+    for each in known:
+        change(each)
+    return Part.of(Block.of(known), known[0].spec)
 
 
 def _stat(path: Path) -> list[int]:
@@ -60,7 +73,12 @@ def _changed_unseen(forge: Forge, path: Path, data: bytes | None = None) -> None
                 if file[1][:2] == now[:2]:
                     file[1] = now
 
-    _tampered(forge, lie)
+    def lie_of_specs(known: Known) -> None:
+        for at in range(0, len(known.stats), STAT):
+            if list(known.stats[at : at + 2]) == now[:2]:
+                known.stats[at : at + STAT] = array("q", now)
+
+    _tampered(forge, lie, lie_of_specs)
 
 
 def _states(forge: Forge, *args: str) -> list[str]:
@@ -85,9 +103,14 @@ def test_a_change_that_the_index_hides_is_found(
     assert _states(built, "--paranoid") == ["stale"]
 
 
-def test_what_was_found_holds_for_those_who_trust_the_index_afterwards(built: Forge) -> None:
+@pytest.mark.parametrize("options", [(), ("--with", "tensorrt_rtx=1.7.1.116")])
+def test_what_was_found_holds_for_those_who_trust_the_index_afterwards(
+    built: Forge, options: tuple[str, ...]
+) -> None:
     _changed_unseen(built, built.model)
-    _states(built, "--paranoid")
+    assert built.at_a_glance("build")
+    _states(built, "--paranoid", *options)
+    assert not built.at_a_glance()
     assert _states(built) == ["stale"]
 
 
@@ -97,6 +120,7 @@ def test_a_broken_engine_that_the_index_vouches_for_is_said_and_built_again(buil
     assert result.outcomes() == {"fp32@ada": "built"}
     assert "is corrupt" in result.err
     assert len(list((built.cache / "quarantine").iterdir())) == 1
+    assert built.at_a_glance("build")
 
 
 def test_a_changed_calibration_sample_that_the_index_hides_is_found(forge: Forge) -> None:

@@ -43,8 +43,18 @@ _HELP = {
     *(f"engineforge.cli.arguments.{each}" for each in ("beginning", "building", "engines")),
     *(f"engineforge.cli.arguments.{each}" for each in ("examples", "options", "parsers")),
     *(f"engineforge.cli.arguments.{each}" for each in ("promotion", "report", "store")),
-    *("argparse", "collections", "copyreg", "enum", "errno", "functools", "gettext", "importlib"),
-    *("itertools", "keyword", "locale", "operator", "re", "reprlib", "signal", "textwrap"),
+    *("argparse", "collections", "copyreg", "enum", "errno", "functools", "gc", "gettext"),
+    *(
+        "importlib",
+        "itertools",
+        "keyword",
+        "locale",
+        "operator",
+        "re",
+        "reprlib",
+        "signal",
+        "textwrap",
+    ),
     *("types", "warnings", "sre_compile", "sre_constants", "sre_parse"),
     *("bz2", "fnmatch", "lzma", "shutil", "zlib"),  # of `shutil`, which `argparse` loads
 }

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Forge
 from tests.store.conftest import Mount
+
+_OLD_ENOUGH = 2.1
+"""Seconds: files on another file system than the cache's are not told by their stats before."""
 
 
 def _litter(cache: Path) -> list[str]:
@@ -123,6 +128,51 @@ def test_a_read_only_cache_is_read(built: Forge, read_only: Path, command: str) 
 
 def test_what_is_up_to_date_in_a_read_only_cache_is_found(built: Forge, read_only: Path) -> None:
     assert built.build("--cache", read_only).outcomes() == {"fp32@ada": "reused"}
+
+
+def test_in_a_read_only_cache_nothing_to_do_is_seen_at_a_glance(
+    forge: Forge, mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = mount("size=200m")
+    monkeypatch.setenv("ENGINEFORGE_CACHE", str(disk))
+    time.sleep(_OLD_ENOUGH)
+    assert forge.run("build", "specs").code == 0
+    mount("size=200m,ro")
+    assert forge.at_a_glance("build")
+    forge.model.unlink()
+    assert not forge.at_a_glance("build")
+
+
+def test_an_index_that_a_full_disk_has_no_room_for_stays_as_it_was(
+    forge: Forge, mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = mount("size=200m")
+    monkeypatch.setenv("ENGINEFORGE_CACHE", str(disk))
+    assert forge.run("build", "specs").code == 0
+    before = (disk / "index").read_bytes()
+    (forge.specs / "net.yaml").touch()
+    _fill(disk)
+    said = forge.run("plan", "specs")
+    assert (said.code, said.out.split()[:2]) == (0, ["up", "to"])
+    assert (disk / "index").read_bytes() == before
+    assert _litter(disk) == []
+    assert not forge.at_a_glance()
+    (disk / "filler").unlink()
+    time.sleep(_OLD_ENOUGH)
+    forge.run("plan", "specs")
+    assert forge.at_a_glance()
+
+
+def test_specs_on_tmpfs_are_never_up_to_date_at_a_glance(
+    forge: Forge, mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a store through a mapping changes bytes, and no stat."""
+    monkeypatch.setenv("ENGINEFORGE_CACHE", str(forge.cache))
+    specs = mount("size=4m") / "specs"
+    shutil.copytree(forge.specs, specs)
+    assert forge.run("build", specs).code == 0
+    assert forge.run("build", specs).err.startswith("nothing to do")
+    assert not forge.at_a_glance("build", specs)
 
 
 def test_building_into_a_read_only_cache_is_refused(built: Forge, read_only: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,14 @@ def test_of_another_format_it_is_dropped(root: Path, data: bytes) -> None:
     assert _knows_nothing(root)
     _filled(root)
     assert not _knows_nothing(root)
+
+
+def test_a_head_that_claims_gigabytes_makes_no_room_for_them(root: Path) -> None:
+    (root / "index").write_bytes(_HEADER + b"\xff" * 12)
+    tracemalloc.start()
+    assert _knows_nothing(root)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 def test_two_that_save_at_once_lose_nothing(root: Path) -> None:
