@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Observe = Callable[[Event], None]
 _REMOTE_VARIABLE = "ENGINEFORGE_REMOTE"
+_CLUSTER_VARIABLE = "RAY_ADDRESS"
 _SHOWN = "CUDA_VISIBLE_DEVICES"
 
 
@@ -59,9 +60,11 @@ def cluster(args: argparse.Namespace) -> contextlib.AbstractContextManager[Clust
     if args.on is None:
         return contextlib.nullcontext()
     from engineforge.cli.node import serve
-    from engineforge.worker.ray import RayCluster
+    from engineforge.worker.ray import RUNNING, RayCluster
 
-    return RayCluster(args.on, serve)
+    # As Ray's own commands have it.
+    on = os.environ.get(_CLUSTER_VARIABLE) or RUNNING if args.on == RUNNING else args.on
+    return RayCluster(on, serve)
 
 
 def overlay(args: argparse.Namespace, project: Project) -> Overlay | None:

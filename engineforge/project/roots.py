@@ -23,6 +23,7 @@ from engineforge.worker.chain import planned
 from engineforge.worker.job import Job
 from engineforge.worker.latency import LATENCY
 from engineforge.worker.measured import CHECKS, ENGINE_CHECKS, SENSITIVITY
+from engineforge.worker.parcel import PARCEL
 
 
 def all_given(root: Path, paths: Sequence[Path]) -> None:
@@ -76,6 +77,8 @@ def about(manifest: Manifest) -> Sequence[Digest] | None:
     document = manifest.key_document
     match manifest.stage:
         case "source" | "prepared" | "onnx" | "typed" | "engine":
+            return ()
+        case _ if manifest.stage == PARCEL:  # of a node's cache, which belongs to no project
             return ()
         case _ if manifest.stage in (CHECKS, SENSITIVITY):
             # The first is the model; its external data is in no entry.

@@ -17,7 +17,7 @@ from engineforge.errors import HostUnfit
 from engineforge.worker.chain import Model
 from engineforge.worker.conditions import Conditions
 from engineforge.worker.job import Job
-from engineforge.worker.labels import Need, Node, need_of, why_nobody
+from engineforge.worker.labels import Need, Node, need_of, what_there_is, why_nobody
 from engineforge.worker.order import Answer, Delivered, Lost, Order, Refused
 from engineforge.worker.outcome import Event, Failed, Noted, Skipped, Started
 from engineforge.worker.parcel import Packing, without_files
@@ -105,12 +105,12 @@ class Dispatching(Generic[T]):
         """HostUnfit where a target of these jobs has no node, before anything is done for it."""
         self._look(time.monotonic())
         lacking = {
-            why_nobody(need, self._nodes, target=job.variant.target.name): None
+            why_nobody(need, job.variant.target.name): None
             for job in jobs
             if not self._slots(need := self._need(job))
         }
         if lacking:
-            raise HostUnfit("\n".join(lacking), hint=_LABELS)
+            raise HostUnfit("\n".join([*lacking, what_there_is(self._nodes)]), hint=_LABELS)
 
     def build(self, job: Job, model: Model, then: Callable[[Answer], T]) -> Future[T]:
         """Have the engine of a job built on a node, and do `then` with the answer."""
@@ -234,9 +234,10 @@ class Dispatching(Generic[T]):
                 self._started[ticket] = asked
 
     def _why_nobody(self, asked: _Asked[T]) -> str:
-        job = asked.order.job
-        why = why_nobody(asked.order.need, self._nodes, target=job.variant.target.name)
-        return "; ".join([*self._refused(asked.order.need).values(), why])
+        need, target = asked.order.need, asked.order.job.variant.target.name
+        return "; ".join(
+            [*self._refused(need).values(), why_nobody(need, target), what_there_is(self._nodes)]
+        )
 
     def _unqueue(self, asked: _Asked[T]) -> None:
         with self._changed:

@@ -111,17 +111,20 @@ def labels_of(
     return labels | (dict(kinds[0]) if kinds else {})
 
 
-def why_nobody(need: Need, nodes: Sequence[Node], *, target: str) -> str:
-    """What to say where no node has what a target needs, naming what there is."""
-    return f"no node of the cluster has what target '{target}' needs: {need}; {_there(nodes)}"
+def why_nobody(need: Need, target: str) -> str:
+    """What to say where no node has what a target needs; `what_there_is` goes on from here."""
+    return f"no node of the cluster has what target '{target}' needs: {need}"
 
 
-def _there(nodes: Sequence[Node]) -> str:
+def what_there_is(nodes: Sequence[Node]) -> str:
+    """The kinds of nodes of a cluster, for people."""
     found = Counter(_shown(each) for each in nodes)
     if not found:
         return "it has no nodes"
-    kinds = (f"{count} with {shown}" for shown, count in sorted(found.items()))
-    return f"there is {'; '.join(kinds)}"
+    return "it has " + "; ".join(
+        f"{count} node{'' if count == 1 else 's'} with {shown}"
+        for shown, count in sorted(found.items())
+    )
 
 
 def _shown(node: Node) -> str:

@@ -66,7 +66,7 @@ class Packing:
             key=key,
             key_document=document,
             files={file.sha256.hex: file for file in stored.values()},
-            record={},
+            record={"label": job.label},  # the first of those that need it
         )
         self._send(manifest, {stored[name].sha256.hex: path for name, path in files.items()}, job)
         main = job.model if job.network is not None else model.path

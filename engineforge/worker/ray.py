@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,26 +22,40 @@ from engineforge.worker.order import Answer, Lost, Order, Refused
 from engineforge.worker.outcome import Event, Failed
 
 RUNNING = "ray"
-"""In place of an address: the cluster that runs on this host, or that RAY_ADDRESS names."""
+"""In place of an address: the cluster that runs on this host."""
 
 Serve = Callable[[Order, Callable[[Event], None]], Answer]
 """What a node does with an order; it must be importable there."""
 
 _CLIENT = "ray://"
+_CLIENT_PORT, _PORT = 10001, 6379
 _CONNECT_SECONDS = 5.0
+# https://docs.ray.io/en/latest/ray-core/api/doc/ray.init.html, `address`.
+_CURRENT = Path("ray", "ray_current_cluster")
 _NODE_ID = "ray.io/node-id"
 _LOG_LINES = 20
 _INSTALL = "python -m pip install 'engineforge[ray]'"
 
 
+def is_address(on: str) -> bool:
+    """Whether this can stand for a cluster."""
+    try:
+        found = urlsplit(on if on.startswith(_CLIENT) else f"//{on}")
+        return on == RUNNING or bool(found.hostname and (found.port or on.startswith(_CLIENT)))
+    except ValueError:  # no port
+        return False
+
+
 class RayCluster:
-    """A context manager; to be opened in the main thread."""
+    """A context manager, to be opened in the main thread. `on` is RUNNING, ray://HOST:PORT from
+    anywhere, or HOST:PORT from a node."""
 
     def __init__(self, on: str, serve: Serve) -> None:
-        if on != RUNNING and not (on.startswith(_CLIENT) and urlsplit(on).hostname):
+        if not is_address(on):
             raise UsageError(
                 f"'{on}' is no cluster",
-                hint=f"expected '{RUNNING}', for the one that runs here, or {_CLIENT}HOST:10001",
+                hint=f"expected '{RUNNING}', for the one that runs here, or "
+                f"{_CLIENT}HOST:{_CLIENT_PORT}",
             )
         self._on, self._serve = on, serve
         self._mail: Any = None
@@ -48,34 +63,25 @@ class RayCluster:
 
     @property
     def where(self) -> str:
-        return "the Ray cluster" if self._on == RUNNING else self._on
+        return "the Ray cluster" if self._on == RUNNING else f"the Ray cluster at '{self._on}'"
 
     def __enter__(self) -> RayCluster:
         try:
             import ray
         except ImportError as error:
-            message = f"'{self._on}' needs Ray, which is not installed here: {error}"
+            message = f"'--on {self._on}' needs Ray, which is not installed here: {error}"
             raise HostUnfit(message, hint=_INSTALL) from error
-        if self._on != RUNNING:
-            self._must_listen()
+        self._must_listen()
         # It says at length, and on stdout, what is said here in a word.
         nowhere = self._exit.enter_context(Path(os.devnull).open("w"))
         self._exit.enter_context(contextlib.redirect_stdout(nowhere))
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         given = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
         try:
-            ray.init(
-                "auto" if self._on == RUNNING else self._on,
-                configure_logging=False,
-                log_to_driver=False,
-            )
+            address = "auto" if self._on == RUNNING else self._on
+            ray.init(address, configure_logging=False, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
-            lines = [each for each in str(error).splitlines() if each.strip()]
-            said = ": ".join(dict.fromkeys([*lines[:1], *lines[-1:]])) or type(error).__name__
-            raise HostUnfit(
-                f"{self.where} cannot be used: {said}",
-                hint=f"`ray start --head` starts one here; {_INSTALL} what a client needs",
-            ) from error
+            raise self._unusable(error) from error
         finally:
             if threading.current_thread() is threading.main_thread():
                 for each, handler in given.items():
@@ -89,16 +95,41 @@ class RayCluster:
         self._exit.close()
 
     def _must_listen(self) -> None:
-        """HostUnfit at once where nobody does: Ray itself tries for a minute."""
-        found = urlsplit(self._on)
+        """HostUnfit at once where nobody does: Ray itself tries for minutes."""
+        address = self._on
+        if address == RUNNING:
+            with contextlib.suppress(OSError):
+                address = Path(tempfile.gettempdir(), _CURRENT).read_text().strip()
+        if address == RUNNING:
+            return  # Ray knows at once that none runs
+        client = address.startswith(_CLIENT)
+        found = urlsplit(address if client else f"//{address}")
+        port = found.port or (_CLIENT_PORT if client else _PORT)
         try:
-            address = (str(found.hostname), found.port or 10001)
-            socket.create_connection(address, _CONNECT_SECONDS).close()
-        except (OSError, ValueError) as error:
+            socket.create_connection((str(found.hostname), port), _CONNECT_SECONDS).close()
+        except OSError as error:
             raise HostUnfit(
-                f"nobody listens at '{self._on}': {error}",
-                hint="`ray start --head --ray-client-server-port 10001` does, on its head node",
+                f"no Ray cluster listens at '{address}': {error.strerror or error}",
+                hint=f"`ray start --head --ray-client-server-port {port}` does, on its head node"
+                if client
+                else "`ray start --head` starts one here; RAY_ADDRESS, or --on "
+                f"{_CLIENT}HOST:{_CLIENT_PORT}, names another",
             ) from error
+
+    def _unusable(self, error: Exception) -> HostUnfit:
+        if self._on == RUNNING and isinstance(error, ConnectionError):
+            return HostUnfit(
+                "no Ray cluster runs on this host",
+                hint="`ray start --head` starts one; RAY_ADDRESS, or --on "
+                f"{_CLIENT}HOST:{_CLIENT_PORT}, names another",
+            )
+        lines = [each.strip() for each in str(error).splitlines() if each.strip()]
+        said = ": ".join(dict.fromkeys([*lines[:1], *lines[-1:]])) or type(error).__name__
+        return HostUnfit(
+            f"{self.where} cannot be used: {said}",
+            hint="this host and all nodes need the same versions of Python and Ray; "
+            f"{_INSTALL} what a client needs",
+        )
 
     def nodes(self) -> Sequence[Node]:
         return [

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import warnings
 from typing import Any
 
@@ -23,9 +25,12 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     client_port = _free_port()
+    # Short, since it is part of the paths of sockets; and nothing of it is left when this ends.
+    folder = tempfile.mkdtemp(prefix="ray-")
     cluster = Cluster(
         initialize_head=True,
         head_node_args={
+            "temp_dir": folder,
             "ray_client_server_port": client_port,
             "num_cpus": 0,
             "include_dashboard": False,
@@ -51,6 +56,7 @@ def main() -> None:
             nodes[number] = cluster.add_node(object_store_memory=80 << 20, **request)
             say(number)
     cluster.shutdown()  # type: ignore[no-untyped-call]
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

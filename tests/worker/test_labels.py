@@ -9,7 +9,7 @@ import pytest
 from engineforge.backends.gpu import HostGpu
 from engineforge.errors import HostUnfit
 from engineforge.target import Gpu, Target, Toolchain
-from engineforge.worker.labels import Need, Node, labels_of, need_of, why_nobody
+from engineforge.worker.labels import Need, Node, labels_of, need_of, what_there_is, why_nobody
 from tests.backends.test_options import H200
 
 _CLASSIC = Toolchain(backend="tensorrt", version="10.13.3.9", cuda="12.9")
@@ -120,14 +120,18 @@ def test_gpus_of_two_kinds_have_no_labels_in_common() -> None:
         labels_of("linux-x86_64", [], gpus)
 
 
-def test_what_is_there_is_named_where_nobody_has_what_is_needed() -> None:
+def test_what_is_needed_is_named_where_nobody_has_it() -> None:
+    assert why_nobody(Need(labels={"pool": ("b", "c")}, gpu=True), "h200") == (
+        "no node of the cluster has what target 'h200' needs: pool=b or c, a GPU"
+    )
+
+
+def test_what_a_cluster_has_is_counted_by_kinds_and_without_what_ray_adds() -> None:
     nodes = [_node({"pool": "a", "ray.io/node-id": "f00"}), _node({"pool": "a"}), _node({}, gpus=0)]
-    said = why_nobody(Need(labels={"pool": ("b", "c")}, gpu=True), nodes, target="h200")
-    assert said == (
-        "no node of the cluster has what target 'h200' needs: pool=b or c, a GPU; there is "
-        "1 with no labels, 4 CPUs, 0 GPUs; 2 with pool=a, 4 CPUs, 1 GPU"
+    assert what_there_is(nodes) == (
+        "it has 1 node with no labels, 4 CPUs, 0 GPUs; 2 nodes with pool=a, 4 CPUs, 1 GPU"
     )
 
 
 def test_a_cluster_without_nodes_says_so() -> None:
-    assert why_nobody(Need(), [], target="h200").endswith("; it has no nodes")
+    assert what_there_is([]) == "it has no nodes"

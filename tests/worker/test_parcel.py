@@ -12,8 +12,10 @@ import pytest
 from engineforge.digest import digest_bytes
 from engineforge.project.plans import Selection
 from engineforge.project.project import Project
+from engineforge.project.roots import about
 from engineforge.spec.sources import NetworkSource
 from engineforge.store.local import Entry, Session
+from engineforge.store.manifest import Manifest
 from engineforge.store.stats import stat_of
 from engineforge.worker.chain import Model
 from engineforge.worker.job import Files, Job, StageFailed
@@ -41,6 +43,11 @@ class Post:
             assert (digest_bytes(data), len(data)) == (file.sha256, file.size)
             (kept / name).write_bytes(data)
         self._entries.append(Entry(kept, entry.manifest, (0, 0, 0)))
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of what was sent last."""
+        return self._entries[-1].manifest
 
     def sent(self, job: Job, model: Model, to: Path) -> tuple[Job, Path]:
         """A job, and its model, as a node has them."""
@@ -143,3 +150,10 @@ def test_a_file_outside_the_folder_of_its_spec_is_not_sent(
     job = network("../elsewhere.py")
     with pytest.raises(StageFailed, match="lies outside the folder of its spec"):
         post.sent(job, Model(job.model, digest_bytes(b""), ()), tmp_path / "node")
+
+
+def test_what_no_order_needs_any_more_can_be_collected(
+    job: Job, model: Model, post: Post, tmp_path: Path
+) -> None:
+    post.sent(job, model, tmp_path / "node")
+    assert about(post.manifest) == ()

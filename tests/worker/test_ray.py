@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -195,10 +196,39 @@ def test_an_interrupted_client_leaves_nothing_running(forge: Forge, farm: Farm) 
     until(lambda: not node.builds(), _PLENTY)
 
 
-def test_where_nobody_listens_that_is_said_at_once(forge: Forge) -> None:
-    result = forge.run("build", "specs", "--on", "ray://127.0.0.1:1", "--remote", "far")
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:1", "127.0.0.1:1"])
+def test_where_nobody_listens_that_is_said_at_once(forge: Forge, address: str) -> None:
+    result = forge.run("build", "specs", "--on", address, "--remote", "far")
     assert result.code == 5
-    assert "nobody listens at 'ray://127.0.0.1:1'" in result.err
+    assert f"no Ray cluster listens at '{address}'" in result.err
+
+
+def test_a_cluster_that_is_gone_but_not_forgotten_is_not_waited_for(
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    result = forge.run("build", "specs", "--on", "ray", "--remote", "far")
+    assert result.code == 5
+    assert "no Ray cluster listens at '127.0.0.1:1'" in result.err
+
+
+def test_what_the_environment_names_is_the_cluster_that_runs(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:1")
+    result = forge.run("build", "specs", "--on", "ray", "--remote", "far")
+    assert result.code == 5
+    assert "no Ray cluster listens at 'ray://127.0.0.1:1'" in result.err
+
+
+@pytest.mark.parametrize("on", ["raz", "ray://", "ray://host:port", "host:port"])
+def test_what_is_no_address_is_refused(forge: Forge, on: str) -> None:
+    result = forge.run("build", "specs", "--on", on, "--remote", "far")
+    assert result.code == 2
+    assert f"'{on}' is no cluster" in result.err
 
 
 _NETWORK = """\
@@ -253,7 +283,7 @@ def loads(tmp_path: Path) -> list[Path]:
     return [site, Path(__file__).parents[2]]
 
 
-def _on_gpus(forge: Forge) -> tuple[dict[str, Outcome], list[Event]]:
+def _on_gpus(forge: Forge, farm: Farm) -> tuple[dict[str, Outcome], list[Event]]:
     """Build on the cluster what is built by TensorRT-RTX, for targets that pretend to be of the
     GPU that their variant is called by."""
     from engineforge.worker.ray import RayCluster
@@ -271,7 +301,7 @@ def _on_gpus(forge: Forge) -> tuple[dict[str, Outcome], list[Event]]:
                 job = replace(each.job, variant=replace(variant, target=target))
                 plan.variants[index] = replace(each, job=job)
         overlay = project.overlay(str(forge.root / "far"), push=True)
-        with RayCluster("ray", serve) as cluster:
+        with RayCluster(farm.head.address, serve) as cluster:
             found = project.build(plan, how, overlay=overlay, cluster=cluster)
         return {v.variant: o for v, o in zip(plan.variants, found, strict=True)}, events
 
@@ -287,7 +317,7 @@ def test_each_engine_is_built_on_a_node_of_its_kind(
 ) -> None:
     farm.node(gpu="h200", path=loads)
     farm.node(gpu="l4", path=loads)
-    found, _ = _on_gpus(forge)
+    found, _ = _on_gpus(forge, farm)
     assert all(isinstance(each, Built) for each in found.values()), found
     assert _built_on(forge) == {"h200": "GPU-h200", "l4": "GPU-l4", "any": None}
 
@@ -298,7 +328,7 @@ def test_what_a_mislabelled_node_refuses_is_built_by_another(
     farm.node(gpu="l4", path=loads, labels={"gpu.product": "NVIDIA-H200", "sm": "9.0"})
     farm.node(gpu="h200", path=loads)
     farm.node(gpu="l4", path=loads)
-    found, events = _on_gpus(forge)
+    found, events = _on_gpus(forge, farm)
     assert all(isinstance(each, Built) for each in found.values()), found
     assert _built_on(forge) == {"h200": "GPU-h200", "l4": "GPU-l4", "any": None}
     noted = [each.text for each in events if isinstance(each, Noted)]
