@@ -179,7 +179,7 @@ class Specs:
         if not plan.unmade:
             return plan
         with self.open() as project:
-            project.make_sources(plan, self._conditions(running), overlay=self.overlay())
+            project.make_sources(plan, self.conditions(running), overlay=self.overlay())
             return self.planned(plan.asked)
 
     def build(
@@ -198,7 +198,7 @@ class Specs:
             _must_be_sound(plan, keep_going=keep_going)
             if overlay is not None or prepare:
                 plan = self._with_jobs(plan)
-            how = self._conditions(running, about=bool(plan.stale))
+            how = self.conditions(running, about=bool(plan.stale))
             reached = on is not None and plan.stale
             with self._world.cluster(on) if on and reached else contextlib.nullcontext() as cluster:
                 outcomes = project.build(
@@ -219,7 +219,7 @@ class Specs:
             _must_be_sound(plan, keep_going=keep_going)
             plan = self.make_sources(plan, **running)
             _must_be_sound(plan, keep_going=keep_going)
-            how = self._conditions(running)
+            how = self.conditions(running)
             match kind:
                 case "accuracy":
                     outcomes = checking.check(project, plan, how, "checks")
@@ -239,7 +239,7 @@ class Specs:
             _must_be_sound(plan)
             plan = self.make_sources(plan, **running)
             _must_be_sound(plan)
-            outcomes = project.rebuild(plan, self._conditions(running))
+            outcomes = project.rebuild(plan, self.conditions(running))
             return _results(project, plan, outcomes)
 
     def overlay(self) -> Overlay | None:
@@ -263,6 +263,22 @@ class Specs:
                 hint="name one with --remote, or in specs/engineforge.yaml: remote: {url: s3://…}",
             )
         return found
+
+    def conditions(self, running: Running, *, about: bool = True) -> Conditions:
+        """How to run, with what the world says of where."""
+        memory, cores = self._world.memory(), len(os.sched_getaffinity(0))
+        usual = cores if memory is not None else min(_MOST_JOBS, cores)
+        return Conditions(
+            jobs=running.get("jobs") or usual,
+            keep_going=running.get("keep_going", False),
+            timeout=running.get("timeout"),
+            memory=memory,
+            cold=running.get("cold", False),
+            environment=self._world.environment,
+            about=self._world.about(self.root) if about else {},
+            now=self._world.now,
+            observe=running.get("observe", lambda _: None),
+        )
 
     def _made_overlay(self, project: Project) -> Overlay | None:
         asked = self._push
@@ -298,22 +314,6 @@ class Specs:
         if all(each.job is not None for each in plan.stale):
             return plan
         return self.planned(replace(plan.asked, jobs=True))
-
-    def _conditions(self, running: Running, *, about: bool = True) -> Conditions:
-        """How to run, with what the world says of where."""
-        memory, cores = self._world.memory(), len(os.sched_getaffinity(0))
-        usual = cores if memory is not None else min(_MOST_JOBS, cores)
-        return Conditions(
-            jobs=running.get("jobs") or usual,
-            keep_going=running.get("keep_going", False),
-            timeout=running.get("timeout"),
-            memory=memory,
-            cold=running.get("cold", False),
-            environment=self._world.environment,
-            about=self._world.about(self.root) if about else {},
-            now=self._world.now,
-            observe=running.get("observe", lambda _: None),
-        )
 
 
 def _must_be_sound(plan: Plan, *, keep_going: bool = False) -> None:
