@@ -49,10 +49,14 @@ class EngineForgeError(Exception):
 
 
 class UsageError(EngineForgeError):
+    """What is asked for is not there, or does not go together."""
+
     exit_code = 2
 
 
 class PromotionRefused(EngineForgeError):
+    """A gate, or whoever pulls, does not let an engine pass."""
+
     exit_code = 3
 
 
@@ -62,10 +66,14 @@ class Untrusted(PromotionRefused):
 
 
 class StoreCorrupt(EngineForgeError):
+    """What is stored is not what its manifest says."""
+
     exit_code = 4
 
 
 class HostUnfit(EngineForgeError):
+    """This machine lacks what was asked of it: a package, a GPU, a library, room on its disk."""
+
     exit_code = 5
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import engineforge
 from engineforge.cli.arguments import parser
 from engineforge.spec.load import load
 from engineforge.spec.validate import validate
@@ -36,6 +37,15 @@ def test_its_yaml_fits_the_schema(kind: str, index: int) -> None:
     assert document is not None
     assert problems == []
     assert validate(kind, document) == []
+
+
+def test_its_python_names_what_there_is() -> None:
+    (code,) = re.findall(r"```python\n(.*?)\n```", README, flags=re.DOTALL)
+    compile(code, "README.md", "exec")
+    for name in re.findall(r"\bef((?:\.\w+)+)", code):
+        found: object = engineforge
+        for part in name[1:].split("."):
+            found = getattr(found, part)
 
 
 def test_its_table_lists_every_command() -> None:

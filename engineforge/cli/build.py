@@ -6,65 +6,50 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from engineforge.cli import plan as plan_command
 from engineforge.cli import world
-from engineforge.errors import EngineForgeError, HostUnfit, SpecError, UsageError
-from engineforge.project.plans import Plan
-from engineforge.project.project import Project
-from engineforge.worker.conditions import Conditions
-from engineforge.worker.outcome import Checked, Failed, Outcome, Rebuilt, Skipped, Timed
-
-if TYPE_CHECKING:
-    from engineforge.store.far.overlay import Overlay
-
-# A TensorRT-RTX build takes about one core, and four times its weights of memory: so many at once
-# where it is not known how much there is.
-_MOST_JOBS = 4
+from engineforge.errors import SpecError, UsageError
+from engineforge.project.outcomes import Results
+from engineforge.project.plans import Plan, Running
+from engineforge.worker.outcome import Failed, Outcome
 
 
 def run(args: argparse.Namespace) -> int:
     if args.dry_run and args.prepare:
         raise UsageError("--dry-run plans builds, and --prepare builds nothing", hint="choose one")
     _on_cluster(args)
-    specs = world.paths(args)
     if args.locked:
         from engineforge.cli.lock import must_hold
 
-        must_hold(specs)
+        must_hold(world.paths(args))
     if args.dry_run:
         args.versions = []
         return plan_command.run(args)
     started = time.monotonic()
-    with world.project(args, specs) as project:
-        plan = _planned(args, project, specs, paranoid=args.paranoid)
-        _refuse(args, project, plan)
-        overlay = world.overlay(args, project) if plan.stale else None
-        if args.on is not None and plan.stale and overlay is None:
-            raise UsageError(
-                "the engines that a cluster builds come through a store that all machines share, "
-                "and there is none",
-                hint="name one with --remote, or in specs/engineforge.yaml: remote: {url: s3://…}",
-            )
-        plan = with_sources(
-            args, project, plan, lambda: _planned(args, project, specs), overlay=overlay
+    with world.specs(args) as specs:
+        plan = specs.plan(
+            variants=args.variant,
+            targets=args.target,
+            paranoid=args.paranoid,
+            to_build=not args.prepare and args.on is None,
+            jobs=args.prepare,
         )
-        _refuse(args, project, plan)
+        _refuse(args, plan)
+        if args.on is not None and plan.stale:
+            specs.shared()
+        plan = with_sources(args, plan)
+        _refuse(args, plan)
         if not args.json:
             world.say_notes(plan.notes)
         world.say_problems(plan.problems)
-        if overlay is not None:
-            plan = world.with_jobs(args, project, plan, {})
-        outcomes = _carry_out(args, project, plan, overlay)
-        faults = list(project.store.faults)
+        results = _carried_out(args, plan)
     if args.json:
-        _print_json(plan, outcomes, faults)
+        _print_json(results.plan, results.outcomes, results.faults)
     else:
-        _print_text(plan, outcomes, time.monotonic() - started)
-    return exit_code(plan, outcomes)
+        _print_text(results, time.monotonic() - started)
+    return results.exit_code
 
 
 def _on_cluster(args: argparse.Namespace) -> None:
@@ -83,69 +68,42 @@ def _on_cluster(args: argparse.Namespace) -> None:
     args.push = "always"
 
 
-def _refuse(args: argparse.Namespace, project: Project, plan: Plan) -> None:
+def _refuse(args: argparse.Namespace, plan: Plan) -> None:
     """SpecError where a plan has problems, unless the rest is to be built all the same."""
     if not plan.problems or args.keep_going:
         return
     if args.json:
-        _print_json(plan, [], project.store.faults)
+        _print_json(plan, (), plan.faults)
     else:
         world.say_notes(plan.notes)
     raise SpecError(plan.problems)
 
 
-def _planned(
-    args: argparse.Namespace, project: Project, specs: list[Path], *, paranoid: bool = False
-) -> Plan:
-    return project.plan(
-        specs,
-        world.selection(args),
-        paranoid=paranoid,
-        to_build=not args.prepare and args.on is None,
-        jobs=args.prepare,
-    )
-
-
-def _carry_out(
-    args: argparse.Namespace, project: Project, plan: Plan, overlay: Overlay | None
-) -> list[Outcome]:
+def _carried_out(args: argparse.Namespace, plan: Plan) -> Results:
     if not plan.stale:
-        return project.build(plan, conditions(args, {}, lambda _: None))
+        return plan.build(prepare=args.prepare, on=args.on, **running(args))
     from engineforge.cli.progress import progress
 
     if args.explain:
         from engineforge.report import text
 
-        if overlay is not None:
-            from engineforge.project.elsewhere import seek
-
-            seek(plan, overlay)
+        plan = plan.elsewhere()
         for line in text.plan_lines(plan, explain=True):
             world.say(line)
     expected = {each.label: each.seconds for each in plan.stale}
-    with world.cluster(args) as cluster, progress(sys.stderr, os.environ, expected) as observe:
-        about = world.about(project.root)
-        run = conditions(args, about, observe)
-        return project.build(plan, run, prepare=args.prepare, overlay=overlay, cluster=cluster)
+    with progress(sys.stderr, os.environ, expected) as observe:
+        return plan.build(prepare=args.prepare, on=args.on, **running(args, observe))
 
 
-def with_sources(
-    args: argparse.Namespace,
-    project: Project,
-    plan: Plan,
-    again: Callable[[], Plan],
-    overlay: Overlay | None = None,
-) -> Plan:
-    """The plan once the models that it lacks were made, showing how that goes: `again` plans anew,
-    which may find problems."""
+def with_sources(args: argparse.Namespace, plan: Plan) -> Plan:
+    """The plan once the models that it lacks were made, showing how that goes; it may have other
+    problems than before."""
     if not plan.unmade:
         return plan
     from engineforge.cli.progress import progress
 
     with progress(sys.stderr, os.environ, dict.fromkeys(plan.unmade)) as observe:
-        how = conditions(args, world.about(project.root), observe)
-        project.make_sources(plan, how, overlay=overlay)
-    plan = again()
+        plan = plan.make_sources(**running(args, observe))
     if plan.problems:
         from engineforge.report import text
 
@@ -156,26 +114,18 @@ def with_sources(
     return plan
 
 
-def conditions(
-    args: argparse.Namespace, about: dict[str, object], observe: world.Observe
-) -> Conditions:
-    """What the options say of how to run, with what the world says of where."""
-    memory = world.available_memory()
-    cores = len(os.sched_getaffinity(0))
-    return Conditions(
-        jobs=args.jobs or (cores if memory is not None else min(_MOST_JOBS, cores)),
-        keep_going=args.keep_going,
-        timeout=args.timeout,
-        memory=memory,
-        cold=getattr(args, "cold", False),
-        environment=world.environment(args),
-        about=about,
-        now=world.now,
-        observe=observe,
-    )
+def running(args: argparse.Namespace, observe: world.Observe = lambda _: None) -> Running:
+    """What the options say of how to run."""
+    return {
+        "jobs": args.jobs,
+        "keep_going": args.keep_going,
+        "timeout": args.timeout,
+        "cold": getattr(args, "cold", False),
+        "observe": observe,
+    }
 
 
-def _print_json(plan: Plan, outcomes: list[Outcome], faults: Sequence[object]) -> None:
+def _print_json(plan: Plan, outcomes: Sequence[Outcome], faults: Sequence[str]) -> None:
     from engineforge.report import data
 
     if not outcomes:
@@ -183,44 +133,22 @@ def _print_json(plan: Plan, outcomes: list[Outcome], faults: Sequence[object]) -
     world.print_json(data.build(plan, outcomes, faults))
 
 
-def _print_text(plan: Plan, outcomes: list[Outcome], seconds: float) -> None:
+def _print_text(results: Results, seconds: float) -> None:
     from engineforge.report import text
 
+    plan = results.plan
     width = max((len(each.label) for each in plan.variants), default=0)
     lines = []
-    for variant, outcome in zip(plan.variants, outcomes, strict=True):
+    for variant, outcome in results:
         if isinstance(outcome, Failed):
             lines.append(f"{variant.label:{width}}  failed in stage {outcome.stage}\n")
         else:
             lines.append(f"{variant.label:{width}}  {text.outcome(outcome)}\n")
     # At once: where nothing is buffered, each line would be a call of the kernel.
     sys.stdout.write("".join(lines))
-    for variant, outcome in zip(plan.variants, outcomes, strict=True):
+    for variant, outcome in results:
         if isinstance(outcome, Failed):
             for line in text.failure_lines(variant.label, outcome):
                 world.say(line)
     sys.stdout.flush()
-    world.say(text.build_summary(outcomes, len(plan.problems), seconds))
-
-
-def exit_code(plan: Plan, outcomes: list[Outcome]) -> int:
-    """Of a plan that was carried out, by building or by measuring."""
-    if plan.problems:
-        return SpecError.exit_code
-    if any(map(_failed, outcomes)):
-        return EngineForgeError.exit_code
-    if outcomes and all(isinstance(each, Skipped) and each.unfit for each in outcomes):
-        return HostUnfit.exit_code
-    return 0
-
-
-def _failed(outcome: Outcome) -> bool:
-    match outcome:
-        case Failed():
-            return True
-        case Checked(failures=failures) | Timed(failures=failures):
-            return bool(failures)
-        case Rebuilt(level=level):
-            return level == "none"
-        case _:
-            return False
+    world.say(text.build_summary(results.outcomes, len(plan.problems), seconds))

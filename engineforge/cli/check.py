@@ -7,35 +7,30 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
 from engineforge.cli import world
+from engineforge.cli.build import running, with_sources
 from engineforge.errors import EngineForgeError, HostUnfit, SpecError, UsageError
-from engineforge.project.plans import Plan, PlannedVariant
-from engineforge.project.project import Project
-from engineforge.worker.conditions import Conditions
+from engineforge.project.outcomes import Results, exit_code
+from engineforge.project.plans import Kind, Plan, PlannedVariant
 from engineforge.worker.outcome import Outcome, Skipped
 
-_KINDS = ("accuracy", "engine", "latency")
+_KINDS: tuple[Kind, ...] = ("accuracy", "engine", "latency")
 
 
 def run(args: argparse.Namespace) -> int:
     kinds = [kind for kind in _KINDS if getattr(args, kind)]
     if args.again and not args.latency:
         raise UsageError("--again measures latency anew", hint="give --latency as well")
-    specs = world.paths(args)
-    with world.project(args, specs) as project:
-
-        def planned() -> Plan:
-            return project.plan(specs, world.selection(args), checks=True, environments=True)
-
-        plan = planned()
+    with world.specs(args) as specs:
+        plan = specs.plan(
+            variants=args.variant, targets=args.target, checks=True, environments=True
+        )
         if kinds and (args.keep_going or not plan.problems):
-            from engineforge.cli.build import with_sources
-
-            plan = with_sources(args, project, plan, planned)
+            plan = with_sources(args, plan)
         if kinds and (args.keep_going or not plan.problems):
-            return _check(args, project, plan, kinds)
+            return _check(args, plan, kinds)
     if args.json:
         from engineforge.report import data
 
@@ -56,56 +51,44 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(args: argparse.Namespace, project: Project, plan: Plan, kind: str) -> list[Outcome]:
-    """Carry out the checks of a plan, showing how it goes; an outcome for each variant."""
-    from engineforge.cli.build import conditions
+def measure(args: argparse.Namespace, plan: Plan, kind: Kind) -> Results:
+    """Carry out the checks of a plan, showing how it goes."""
     from engineforge.cli.progress import progress
-    from engineforge.project import checking
 
-    run: Mapping[str, Callable[[Conditions], list[Outcome]]] = {
-        "accuracy": lambda how: checking.check(project, plan, how, "checks"),
-        "sensitivity": lambda how: checking.check(project, plan, how, "sensitivity"),
-        "engine": lambda how: checking.check_engines(project, plan, how),
-        "latency": lambda how: checking.check_latency(project, plan, how, again=args.again),
-    }
     on_one = kind in ("accuracy", "sensitivity")
     expected = dict.fromkeys(
         each.label for each in (plan.checked.values() if on_one else plan.variants)
     )
     with progress(sys.stderr, os.environ, expected) as observe:
-        about = world.about(project.root)
-        return run[kind](conditions(args, about, observe))
+        again = getattr(args, "again", False)
+        return plan.check(kind, again=again, **running(args, observe))
 
 
-def say_outcomes(
-    args: argparse.Namespace, plan: Plan, outcomes: list[Outcome], lines: Iterable[str]
-) -> int:
+def say_results(args: argparse.Namespace, results: Results, lines: Iterable[str]) -> int:
     """Print what was measured, as JSON or as these lines, and why what failed did; exit code."""
-    from engineforge.cli.build import exit_code
     from engineforge.report import accuracy, data
 
     if args.json:
-        world.print_json(data.build(plan, outcomes))
+        world.print_json(data.build(results.plan, results.outcomes))
     else:
         for line in lines:
             print(line)
         sys.stdout.flush()
-        for line in accuracy.failure_lines(plan, outcomes):
+        for line in accuracy.failure_lines(results.plan, results.outcomes):
             world.say(line)
-    return exit_code(plan, outcomes)
+    return results.exit_code
 
 
-def _check(args: argparse.Namespace, project: Project, plan: Plan, kinds: list[str]) -> int:
-    from engineforge.cli.build import exit_code
+def _check(args: argparse.Namespace, plan: Plan, kinds: list[Kind]) -> int:
     from engineforge.report import checks
 
     if not args.json:
         world.say_notes(plan.notes)
     world.say_problems(plan.problems)
-    found: dict[str, list[Outcome]] = {}
+    found: dict[str, Sequence[Outcome]] = {}
     for kind in kinds:
         try:
-            found[kind] = measure(args, project, plan, kind)
+            found[kind] = measure(args, plan, kind).outcomes
         except HostUnfit as error:
             if len(kinds) == 1:
                 raise

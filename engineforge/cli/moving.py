@@ -62,8 +62,8 @@ def _push(args: argparse.Namespace) -> int:
     specs = world.paths(args)
     args.push = "always"
     pushed: list[str] = []
-    with world.project(args, specs) as project:
-        overlay = world.overlay(args, project)
+    with world.specs(args) as asked, asked.open() as project:
+        overlay = asked.overlay()
         if overlay is None:
             raise UsageError(
                 "there is no remote store to push to",

@@ -10,16 +10,13 @@ from engineforge.errors import SpecError, UsageError
 
 
 def run(args: argparse.Namespace) -> int:
-    specs = world.paths(args)
     versions = _versions(args.versions)
-    with world.project(args, specs) as project:
-        plan = project.plan(specs, world.selection(args), versions=versions, paranoid=args.paranoid)
-        ask = plan.stale and (args.explain or getattr(args, "dry_run", False))
-        if ask and (overlay := world.overlay(args, project)) is not None:
-            from engineforge.project.elsewhere import seek
-
-            plan = world.with_jobs(args, project, plan, versions)
-            seek(plan, overlay)
+    with world.specs(args) as specs:
+        plan = specs.plan(
+            variants=args.variant, targets=args.target, versions=versions, paranoid=args.paranoid
+        )
+        if plan.stale and (args.explain or getattr(args, "dry_run", False)):
+            plan = plan.elsewhere()
     if args.json:
         from engineforge.report import data
 

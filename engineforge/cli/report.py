@@ -16,6 +16,7 @@ from engineforge.project.project import Project
 from engineforge.project.served import Served, look
 from engineforge.report import events
 from engineforge.report.page.document import About, document
+from engineforge.report.text import counted
 from engineforge.store import files
 
 
@@ -24,7 +25,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("-o says where the page goes", hint="engineforge report -o report.html")
     output = None if args.output is None else Path(args.output)
     if output is not None and (output.is_dir() or not output.absolute().parent.is_dir()):
-        raise UsageError(f"'{output}' is no file in a folder that is there")
+        raise UsageError(
+            f"'{output}' is no file in a folder that is there", hint="make the folder first"
+        )
     specs = world.paths(args)
     log = None if args.events is None else _log(Path(args.events))
     with world.project(args, specs) as project:
@@ -43,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         from engineforge.report.page.html import page
 
         _write(output, page(made))
-        world.say(f"{output}: {len(found.variants)} variants")
+        world.say(f"{output}: {counted(len(found.variants), 'variant')}")
     if args.json:
         world.print_json(made)
     return SpecError.exit_code if problems else 0

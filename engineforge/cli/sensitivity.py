@@ -7,26 +7,20 @@ from pathlib import Path
 
 from engineforge.cli import world
 from engineforge.cli.build import with_sources
-from engineforge.cli.check import measure, say_outcomes
+from engineforge.cli.check import measure, say_results
 from engineforge.errors import SpecError, UsageError
-from engineforge.project.plans import Plan
 from engineforge.report.plot import can_be_plotted
 from engineforge.worker.outcome import Ranked
 
 
 def run(args: argparse.Namespace) -> int:
-    specs = world.paths(args)
     if args.plot:
         can_be_plotted(Path(args.plot))
-    with world.project(args, specs) as project:
-
-        def planned() -> Plan:
-            return project.plan(specs, world.selection(args), checks=True)
-
-        plan = planned()
+    with world.specs(args) as specs:
+        plan = specs.plan(variants=args.variant, targets=args.target, checks=True)
         if plan.problems and not args.keep_going:
             raise SpecError(plan.problems)
-        plan = with_sources(args, project, plan, planned)
+        plan = with_sources(args, plan)
         if plan.problems and not args.keep_going:
             raise SpecError(plan.problems)
         if not args.json:
@@ -49,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
                 f"--plot draws one variant, and these are {len(plan.variants)}",
                 hint=f"choose one with --variant: {names}",
             )
-        outcomes = measure(args, project, plan, "sensitivity")
+        results = measure(args, plan, "sensitivity")
     from engineforge.report import accuracy
 
-    code = say_outcomes(args, plan, outcomes, accuracy.sensitivity_lines(plan, outcomes))
-    found = [each for each in outcomes if isinstance(each, Ranked)]
+    code = say_results(args, results, accuracy.sensitivity_lines(plan, results.outcomes))
+    found = [each for each in results.outcomes if isinstance(each, Ranked)]
     if args.plot and found:
         from engineforge.report.plot import plot_sensitivity
 

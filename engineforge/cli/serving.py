@@ -50,7 +50,7 @@ def pull(
     answer, and where it raises, LoadFailed is raised and the engine before stays. `said` is told
     what matters and is no error, by default the logger `engineforge`.
     """
-    told = said or _log
+    told = said or log
     opened = _open(what, environments, environ, told)
     wanted = _wanted(what, output, variant, target, gpu, no_overridden=no_overridden)
     return pull_spec(opened, wanted, now=world.now(), said=told, load=load)
@@ -74,7 +74,7 @@ def follow(
     """The same now and after every promotion and rollback, until `stop`, which is asked several
     times a second; asks the environment `every` so many seconds. What cannot be had is told to
     `said`, and the engine at `output` serves on."""
-    told = said or _log
+    told = said or log
     opened = _open(what, environments, environ, told)
     wanted = _wanted(what, output, variant, target, gpu, no_overridden=no_overridden)
 
@@ -153,5 +153,6 @@ def _wanted(
     )
 
 
-def _log(text: str) -> None:
+def log(text: str) -> None:
+    """To the logger `engineforge`, which a program may set up as it likes."""
     logging.getLogger("engineforge").warning(text)

@@ -33,7 +33,10 @@ def run(args: argparse.Namespace) -> int:
     elif re.fullmatch(r"(sha256:)?[0-9a-f]+", args.what):
         entries = [by_digits(store, args.what.removeprefix("sha256:"))]
     else:
-        raise UsageError(f"'{args.what}' is no spec, no file, and no digits of a key")
+        raise UsageError(
+            f"'{args.what}' is no spec, no file, and no digits of a key",
+            hint="`engineforge plan` prints keys, `engineforge build` where engines are",
+        )
     return _print_asked(args, store, [_Shown(entry) for entry in entries])
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engineforge.cli import world
-from engineforge.cli.build import conditions, exit_code, with_sources
+from engineforge.cli.build import running, with_sources
 from engineforge.cli.progress import progress
 from engineforge.errors import SpecError, StoreCorrupt, UsageError
 from engineforge.project.plans import Plan
@@ -34,35 +34,26 @@ def run(args: argparse.Namespace) -> int:
 def _rebuild(args: argparse.Namespace) -> int:
     """Exit code 1 where an engine that was built once more is not the same in any respect."""
     args.paths = args.paths or ["specs"]
-    specs = world.paths(args)
-    project = world.project(args, specs)
-    if not project.store.root.is_dir():
-        raise UsageError(f"there is no cache at '{project.store.root}'", hint=_NAME_IT)
-    with project:
-
-        def planned() -> Plan:
-            return project.plan(specs, world.selection(args), jobs=True)
-
-        plan = planned()
+    specs = world.specs(args)
+    if not specs.cache.is_dir():
+        raise UsageError(f"there is no cache at '{specs.cache}'", hint=_NAME_IT)
+    with specs:
+        plan = specs.plan(variants=args.variant, targets=args.target, jobs=True)
         if not args.json:
             world.say_notes(plan.notes)
         if plan.problems:
             raise SpecError(plan.problems)
-        plan = with_sources(args, project, plan, planned)
-        if plan.problems:
-            raise SpecError(plan.problems)
+        plan = with_sources(args, plan)
         expected = {each.label: each.seconds for each in plan.variants}
         with progress(sys.stderr, os.environ, expected) as observe:
-            about = world.about(project.root)
-            outcomes = project.rebuild(plan, conditions(args, about, observe))
-        faults = list(project.store.faults)
+            results = plan.rebuild(**running(args, observe))
     if args.json:
-        world.print_json(data.build(plan, outcomes, faults))
+        world.print_json(data.build(results.plan, results.outcomes, results.faults))
     else:
-        width = max((len(each.label) for each in plan.variants), default=0)
-        for variant, outcome in zip(plan.variants, outcomes, strict=True):
+        width = max((len(each.label) for each in results.plan.variants), default=0)
+        for variant, outcome in results:
             print(f"{variant.label:{width}}  {text.outcome(outcome)}")
-    return StoreCorrupt.exit_code if faults else exit_code(plan, outcomes)
+    return StoreCorrupt.exit_code if results.faults else results.exit_code
 
 
 def _hash(args: argparse.Namespace) -> int:

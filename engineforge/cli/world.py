@@ -8,25 +8,24 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engineforge import __version__
 from engineforge.cli import where
-from engineforge.errors import HostUnfit, Problem, UsageError, printable
+from engineforge.errors import Problem, UsageError, printable
 from engineforge.project.folder import find_root
-from engineforge.project.plans import Plan, Selection
+from engineforge.project.plans import Selection
 from engineforge.project.project import Project
+from engineforge.project.specs import Specs, World
 from engineforge.worker.outcome import Event
 
 if TYPE_CHECKING:
-    from engineforge.store.far.overlay import Overlay
     from engineforge.worker.dispatching import Cluster
 
 Observe = Callable[[Event], None]
-_REMOTE_VARIABLE = "ENGINEFORGE_REMOTE"
 _CLUSTER_VARIABLE = "RAY_ADDRESS"
 _SHOWN = "CUDA_VISIBLE_DEVICES"
 
@@ -44,83 +43,69 @@ def paths(args: argparse.Namespace) -> list[Path]:
     return [Path(path) for path in args.paths]
 
 
-def project(args: argparse.Namespace, specs: list[Path]) -> Project:
+def specs(args: argparse.Namespace, given: Sequence[Path] | None = None) -> Specs:
+    """The specs that are meant, as the options have them; UsageError where there are none."""
+    given = paths(args) if given is None else given
+    root = find_root(given)
+    return Specs(
+        given,
+        root=root,
+        cache=cache(args, root),
+        world=outside(environment(args), say),
+        remote=getattr(args, "remote", None),
+        push=getattr(args, "push", None),
+        no_remote=getattr(args, "no_remote", False),
+        glance=getattr(args, "glance", None),
+    )
+
+
+def project(
+    args: argparse.Namespace, given: Sequence[Path]
+) -> contextlib.AbstractContextManager[Project]:
     """The project that these specs belong to; UsageError where there is none."""
-    root = find_root(specs)
-    seen = getattr(args, "glance", None)
-    return Project(root, cache(args, root), environment(args), said=say, glance=seen)
+    return specs(args, given).open()
+
+
+def outside(environment: Mapping[str, str], said: Callable[[str], None]) -> World:
+    """The world as it is, with this environment."""
+    return World(
+        environment=environment,
+        now=now,
+        memory=available_memory,
+        about=about,
+        said=said,
+        cluster=_cluster,
+    )
 
 
 def cache(args: argparse.Namespace, root: Path) -> Path:
     return Path(where.cache(args.cache, os.environ, str(root)))
 
 
-def cluster(args: argparse.Namespace) -> contextlib.AbstractContextManager[Cluster | None]:
-    """The cluster whose nodes are to build, where the options name one."""
-    if args.on is None:
-        return contextlib.nullcontext()
+def _cluster(on: str) -> contextlib.AbstractContextManager[Cluster]:
     from engineforge.cli.node import serve
     from engineforge.worker.ray import RUNNING, RayCluster
 
     # As Ray's own commands have it.
-    on = os.environ.get(_CLUSTER_VARIABLE) or RUNNING if args.on == RUNNING else args.on
+    on = os.environ.get(_CLUSTER_VARIABLE) or RUNNING if on == RUNNING else on
     return RayCluster(on, serve)
 
 
-def overlay(args: argparse.Namespace, project: Project) -> Overlay | None:
-    """The project's store before the one that machines share, where the options, the environment
-    or `engineforge.yaml` name one."""
-    if args.no_remote:
-        return None
-    found = project.settings().remote
-    if args.remote is not None and not args.remote.strip():
-        raise UsageError("--remote names nothing", hint="--no-remote uses none")
-    url = args.remote or os.environ.get(_REMOTE_VARIABLE) or None
-    if url is None and found is not None:
-        # A folder is meant from where it is written.
-        url = found.url if "://" in found.url else os.path.normpath(project.root / found.url)
-    if url is None:
-        return None
-    asked = getattr(args, "push", None)
-    push = asked or (found.push if found is not None else "ci")
-    given = push == "always" or (push == "ci" and _in_ci())
-    try:
-        made = project.overlay(url, push=given)
-    except HostUnfit as error:
-        if args.remote is not None:
-            raise
-        say(f"note: {error}")  # what all specs name need not be installed everywhere
-        return None
-    if asked == "always" and not made.pushes:
-        raise UsageError(f"'{made.where}' can only be read, and nothing can be pushed to it")
-    return made
-
-
-def _in_ci() -> bool:
-    return os.environ.get("CI", "").lower() not in ("", "0", "false", "no")
-
-
-def with_jobs(
-    args: argparse.Namespace, project: Project, plan: Plan, versions: Mapping[str, str]
-) -> Plan:
-    """The same plan, with a job for each variant that is stale: one that is remembered to be for
-    other hosts has none."""
-    if all(each.job is not None for each in plan.stale):
-        return plan
-    return project.plan(paths(args), selection(args), versions=versions, jobs=True)
-
-
 def environment(args: argparse.Namespace) -> Mapping[str, str]:
-    """The environment of children. `--gpus` leaves them some of the GPUs that it shows already:
-    numbers count those, as CUDA does."""
-    asked = getattr(args, "gpus", None)
-    if asked is None:
-        return os.environ
-    shown = [each for each in os.environ.get(_SHOWN, "").split(",") if each]
-    if not shown and _SHOWN in os.environ:
+    """The environment of children."""
+    return shown(os.environ, getattr(args, "gpus", None))
+
+
+def shown(environ: Mapping[str, str], gpus: str | None) -> Mapping[str, str]:
+    """The same environment, in which `gpus` leaves some of the GPUs that it shows already: numbers
+    count those, as CUDA does."""
+    if gpus is None:
+        return environ
+    shown = [each for each in environ.get(_SHOWN, "").split(",") if each]
+    if not shown and _SHOWN in environ:
         raise UsageError(f"--gpus: {_SHOWN} is empty, which hides all GPUs")
     chosen = []
-    for each in asked.split(","):
+    for each in gpus.split(","):
         if not re.fullmatch(r"[0-9]+|(GPU|MIG)-[-/0-9A-Za-z]+", each):
             raise UsageError(
                 f"--gpus: '{each}' is no GPU",
@@ -137,7 +122,7 @@ def environment(args: argparse.Namespace) -> Mapping[str, str]:
         elif shown and each not in shown:
             raise UsageError(f"--gpus: '{each}' is not among {_SHOWN}={','.join(shown)}")
         chosen.append(meant)
-    return {**os.environ, _SHOWN: ",".join(dict.fromkeys(chosen))}
+    return {**environ, _SHOWN: ",".join(dict.fromkeys(chosen))}
 
 
 def available_memory() -> int | None:

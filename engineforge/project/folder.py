@@ -20,12 +20,23 @@ __all__ = [
 ]
 
 
+_SHOW = "`engineforge show {}` says what that engine is"
+_NO_SPECS = {
+    ".onnx": "`engineforge init {}` writes a spec for it",
+    ".engine": _SHOW,
+    ".plan": _SHOW,
+    ".trt": _SHOW,
+}
+
+
 def find_root(paths: Sequence[Path]) -> Path:
     """The specs folder of some specs: the nearest one, from them upwards, with a targets.yaml."""
     roots = {}
     for path in paths:
         if not path.exists():
-            raise UsageError(f"'{path}' does not exist", hint="give spec files or their folder")
+            raise UsageError(f"'{path}' does not exist", hint=_meant(path))
+        if path.is_file() and (hint := _NO_SPECS.get(path.suffix.lower())):
+            raise UsageError(f"'{path}' is no spec, by its name", hint=hint.format(path))
         start = path if path.is_dir() else path.parent
         # Not resolved where it can be helped: what is printed should be what was typed.
         above = [start, *start.absolute().parents]
@@ -40,6 +51,16 @@ def find_root(paths: Sequence[Path]) -> Path:
     if len(roots) != 1:
         raise UsageError(f"the specs belong to several folders that each have a '{TARGETS}'")
     return next(iter(roots.values()))
+
+
+def _meant(path: Path) -> str:
+    """What to write in place of a path that leads nowhere."""
+    from engineforge.spec.validate import nearest
+
+    beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    if close := nearest(path.name, [each for each in beside if not each.startswith(".")]):
+        return f"did you mean '{path.parent / close}'?"
+    return "give spec files or their folder; `engineforge init MODEL.onnx` writes a first one"
 
 
 def spec_files(paths: Sequence[Path]) -> list[Path]:

@@ -29,6 +29,7 @@ BACKENDS = ("tensorrt_rtx", "tensorrt")
 # What `pip install tensorrt-rtx` brings.
 _DEFAULT_CUDA = {"tensorrt_rtx": "13"}
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_FEW = 3
 _SHARED = (*PRECISION_KEYS, "inputs", "profiles", "builder", "targets")
 
 
@@ -208,9 +209,8 @@ def expand(
             builders.append((own["builder"], own_place.below("builder")))
         profiles, places = _profiles(chosen, problems)
         if "targets" not in chosen:
-            problems.append(
-                own_place.problem("expected 'targets', here or for the whole file, found none")
-            )
+            message = "expected 'targets', here or for the whole file, found none"
+            problems.append(own_place.problem(message, _some(targets)))
             continue
         names, target_place = chosen["targets"]
         for index, target_name in enumerate(names):
@@ -368,3 +368,8 @@ def _imply(
 def _once(problems: list[Problem]) -> list[Problem]:
     # A shared profile is read for each variant that has it.
     return list(dict.fromkeys(problems))
+
+
+def _some(targets: Mapping[str, Target]) -> str | None:
+    names = sorted(targets)[:_FEW]
+    return f"such as targets: [{', '.join(names)}]" if names else None

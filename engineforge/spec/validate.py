@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
 _MAX_NAMES = 20
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+_SIZE = re.compile(r"([0-9]+) ?([KMGTkmgt])[Bb]?")
 
 
 @cache
@@ -30,6 +33,13 @@ def schema(kind: str) -> dict[str, Any]:
     `environments`."""
     whole: dict[str, Any] = json.loads(schema_bytes())
     return {**whole, "$ref": f"#/$defs/{kind}"}
+
+
+@cache
+def schema_of(name: str) -> Mapping[str, Any]:
+    """The keys that the schema has for one part of a file, by its name there."""
+    found: Mapping[str, Any] = schema("spec")["$defs"][name]["properties"]
+    return found
 
 
 @cache
@@ -93,6 +103,17 @@ _FLAGS = {each: f"precision: {each}" for each in ("fp16", "bf16", "int8", "fp8",
     "strongly_typed": "precision: source",
 }
 
+# What other tools call them.
+_PRECISIONS = {
+    "float": "fp32",
+    "float32": "fp32",
+    "single": "fp32",
+    "half": "fp16",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "best": "int8",
+}
+
 _TYPES = {
     "object": "a mapping",
     "array": "a list",
@@ -128,6 +149,8 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
                     hint = did_you_mean(key, names)
                     if meant := _FLAGS.get(key.lower()):
                         hint = f"precision is in the graph, and no builder option: write {meant}"
+                    elif path == ("model",) and key in schema_of("source"):
+                        hint = f"it belongs under 'source': source: {{{key}: …}}"
                     yield document.problem((*path, key), "unknown key", hint)
             return
         case "required":
@@ -137,8 +160,9 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
             return
         case "enum":
             expected = expected or "one of " + ", ".join(f"'{each}'" for each in limit)
-            if isinstance(instance, str) and (close := nearest(instance, limit)):
-                hint = f"did you mean '{close}'?"
+            if isinstance(instance, str):
+                close = nearest(instance, limit) or _PRECISIONS.get(instance.lower())
+                hint = f"did you mean '{close}'?" if close in limit else hint
         case "type":
             kinds = [limit] if isinstance(limit, str) else list(limit)
             expected = expected or " or ".join(_TYPES[kind] for kind in kinds)
@@ -147,6 +171,8 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
                 # 12.10 was read as 12.1: only its author knows the digits.
                 as_written = isinstance(instance, int)
                 hint = "write it in quotes" + (f": '{instance}'" if as_written else "")
+            elif "array" in kinds and isinstance(instance, str) and _PLAIN.fullmatch(instance):
+                hint = f"write [{instance}]"
         case "minimum":
             expected = expected or f"{limit} or more"
         case "exclusiveMinimum":
@@ -174,6 +200,9 @@ def _problems(document: Document, error: ValidationError) -> Iterator[Problem]:
         case "dependentRequired":
             missing = {each for keys in limit.values() for each in keys} - set(instance)
             expected, found = "min, opt and max together", "no " + " and no ".join(sorted(missing))
+            hint = "they may be equal; where nothing varies, write one list alone"
+        case "anyOf" if isinstance(instance, str) and (size := _SIZE.fullmatch(instance)):
+            hint = f"with an i, in powers of 1024: {size[1]}{size[2].upper()}iB"
     if secret:  # jsonschema's own message would repeat the value too
         yield document.problem(path, f"expected {expected or 'another value'}", hint)
         return

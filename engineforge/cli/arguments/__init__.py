@@ -9,7 +9,7 @@ from engineforge.cli.arguments.beginning import add_beginning
 from engineforge.cli.arguments.building import add_building
 from engineforge.cli.arguments.engines import add_engines
 from engineforge.cli.arguments.examples import epilog
-from engineforge.cli.arguments.parsers import Help, Unasked
+from engineforge.cli.arguments.parsers import Help, Parser, Unasked
 from engineforge.cli.arguments.promotion import add_promotion
 from engineforge.cli.arguments.report import add_report
 from engineforge.cli.arguments.store import add_store
@@ -42,7 +42,7 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
 def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, bool]:
     """Knows only the command `asked` for; and whether there is such a command."""
     names = set()
-    whole = argparse.ArgumentParser(
+    whole = Parser(
         prog="engineforge",
         description="A declarative build system for NVIDIA TensorRT engines.",
         epilog=_EPILOG,

@@ -43,7 +43,7 @@ def add_beginning(command: Command) -> None:
     completion = command(
         "completion", "completion", "print what a shell completes commands and options by"
     )
-    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
 
 
 def _targets(made: argparse.ArgumentParser) -> None:

@@ -109,10 +109,18 @@ def add_building(command: Command) -> None:
         "print the JSON Schema of specs, targets.yaml, engineforge.yaml or environments.yaml",
     )
     kinds = ("spec", "targets", "settings", "environments")
-    schema.add_argument("kind", nargs="?", choices=kinds, default="spec")
+    schema.add_argument(
+        "kind", nargs="?", choices=kinds, default="spec", help="of which file (default: spec)"
+    )
 
     target = command("target", "target", "list targets, or print one for this host")
-    target.add_argument("action", choices=("list", "detect"), nargs="?", default="list")
+    target.add_argument(
+        "action",
+        choices=("list", "detect"),
+        nargs="?",
+        default="list",
+        help="those of targets.yaml, or what is installed here (default: list)",
+    )
     paths(target)
 
     cluster = command("cluster", "cluster", "say what a cluster has to know of this host")

@@ -42,7 +42,13 @@ def add_engines(command: Command) -> None:
             "--sha256", type=_digest, metavar="sha256:…", help="what a file alone must be"
         )
         made.add_argument("--gpu", default="0", metavar="GPU", help="a number or UUID (default: 0)")
-        made.add_argument("--plugin", action="append", default=[], metavar="FILE")
+        made.add_argument(
+            "--plugin",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="a library of plugins, loaded first",
+        )
         made.add_argument("--profile", type=int, metavar="N", help="the optimization profile")
         (_run_arguments if name == "run" else _bench_arguments)(made)
 
@@ -66,15 +72,46 @@ def _run_arguments(made: argparse.ArgumentParser) -> None:
 
 def _bench_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument(
-        "--shapes", action="append", default=[], metavar="NAME=8x3x224x224", help="of an input"
+        "--shapes",
+        action="append",
+        default=[],
+        metavar="NAME=8x3x224x224",
+        help="shape of an input",
     )
     made.add_argument(
-        "--at", choices=("min", "opt", "max"), default="opt", help="of the profile (default: opt)"
+        "--at",
+        choices=("min", "opt", "max"),
+        default="opt",
+        help="shapes of the profile (default: opt)",
     )
-    made.add_argument("--warm-up", type=duration, default=200, metavar="MS", help="(default: 200)")
-    made.add_argument("--duration", type=duration, default=3, metavar="S", help="(default: 3)")
-    made.add_argument("--iterations", type=positive, default=10, metavar="N", help="at least")
-    made.add_argument("--streams", type=positive, default=1, metavar="N", help="at once")
+    made.add_argument(
+        "--warm-up",
+        type=duration,
+        default=200,
+        metavar="MS",
+        help="milliseconds that are not measured (default: 200)",
+    )
+    made.add_argument(
+        "--duration",
+        type=duration,
+        default=3,
+        metavar="S",
+        help="seconds that it measures (default: 3)",
+    )
+    made.add_argument(
+        "--iterations",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="queries at least (default: 10)",
+    )
+    made.add_argument(
+        "--streams",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="queries at once, each on a stream (default: 1)",
+    )
     made.add_argument("--cuda-graph", action="store_true", help="replay a captured graph")
     made.add_argument("--no-transfers", action="store_true", help="leave out H2D and D2H")
     made.add_argument("--layers", action="store_true", help="profile each layer as well")

@@ -7,7 +7,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 _COLUMNS = 80
 
@@ -47,3 +47,13 @@ class Unasked(argparse.ArgumentParser):
 
     def add_parser(self, *_: object, **__: object) -> argparse.ArgumentParser:
         return self
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what was meant, instead of all that could be said."""
+
+    def error(self, message: str) -> NoReturn:
+        # Loaded where something is wrong.
+        from engineforge.cli.usage import mistake
+
+        self.exit(2, mistake(self, message))

@@ -91,7 +91,7 @@ def add_promotion(command: Command) -> None:
 
     export = command("export", "export", "write engines of an environment as servers want them")
     export.add_argument("format", choices=("triton",), help="a Triton model repository")
-    export.add_argument("what", nargs="+", metavar="ENV/SPEC")
+    export.add_argument("what", nargs="+", metavar="ENV/SPEC", help="such as staging/ocr-detector")
     export.add_argument("folder", metavar="FOLDER", help="the model repository")
     selectors(export)
     export.add_argument("--name", metavar="NAME", help="of the model (default: the spec's)")
@@ -133,8 +133,13 @@ def _attest(attest: argparse.ArgumentParser) -> None:
         if name == "approve":
             _because(made)
     key = action("key", "make a key pair: FILE.key, to be kept secret, and FILE.pub")
-    key.add_argument("file", metavar="FILE")
-    key.add_argument("--kind", choices=("ecdsa-p256", "ed25519"), default="ecdsa-p256")
+    key.add_argument("file", metavar="FILE", help="where to, without the suffix")
+    key.add_argument(
+        "--kind",
+        choices=("ecdsa-p256", "ed25519"),
+        default="ecdsa-p256",
+        help="of key (default: ecdsa-p256, which cosign takes)",
+    )
 
 
 def _seconds(text: str) -> float:
@@ -170,5 +175,5 @@ def _where(made: argparse.ArgumentParser) -> None:
         "--environments",
         metavar="FILE",
         default="specs/environments.yaml",
-        help="(default: specs/environments.yaml)",
+        help="which names them (default: specs/environments.yaml)",
     )

@@ -49,6 +49,8 @@ def _hint(path: str, folder: Path) -> str | None:
 
     there = [each.relative_to(folder).as_posix() for each in sorted(folder.rglob("*.onnx"))]
     there = [each for each in there if each != path]
+    if (folder / ".." / path).is_file():
+        return f"paths are relative to the spec: write ../{path}"
     if close := nearest(path, there):
         return f"did you mean '{close}'?"
     more = ", …" if len(there) > _MOST_NAMES else ""

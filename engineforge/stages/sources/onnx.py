@@ -62,7 +62,9 @@ def read_model(path: Path) -> ModelProto:
                 raise ModelError(message, hint="git lfs pull")
         data = read_skeleton(path)
     except Malformed as error:
-        raise ModelError(f"'{path.name}' is no readable ONNX model: {error}") from error
+        message = f"'{path.name}' is no readable ONNX model: {error}"
+        hint = f"is it the whole file? It has {path.stat().st_size} bytes"
+        raise ModelError(message, hint=hint) from error
     except OSError as error:
         raise ModelError(f"'{path}' cannot be read: {error.strerror}") from error
     model = ModelProto()
