@@ -9,7 +9,8 @@ from engineforge.cli.arguments.beginning import add_beginning
 from engineforge.cli.arguments.building import add_building
 from engineforge.cli.arguments.engines import add_engines
 from engineforge.cli.arguments.examples import epilog
-from engineforge.cli.arguments.parsers import Help, Unasked
+from engineforge.cli.arguments.nightly import add_nightly
+from engineforge.cli.arguments.parsers import Discreet, Help, Unasked
 from engineforge.cli.arguments.promotion import add_promotion
 from engineforge.cli.arguments.report import add_report
 from engineforge.cli.arguments.store import add_store
@@ -42,7 +43,7 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
 def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, bool]:
     """Knows only the command `asked` for; and whether there is such a command."""
     names = set()
-    whole = argparse.ArgumentParser(
+    whole = Discreet(
         prog="engineforge",
         description="A declarative build system for NVIDIA TensorRT engines.",
         epilog=_EPILOG,
@@ -73,6 +74,7 @@ def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, bool]:
         add_store,
         add_promotion,
         add_report,
+        add_nightly,
     ):
         add(command)
     return whole, asked is None or asked in names

@@ -7,7 +7,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 _COLUMNS = 80
 
@@ -27,6 +27,15 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_width())
+
+
+class Discreet(argparse.ArgumentParser):
+    """Repeats no URL that it does not understand: one of a webhook, behind an option that is
+    mistyped, is a secret, and CI keeps what is said."""
+
+    def error(self, message: str) -> NoReturn:
+        words = (word.partition("://") for word in message.split(" "))
+        super().error(" ".join(f"{word}{found}{'…' if found else ''}" for word, found, _ in words))
 
 
 class Unasked(argparse.ArgumentParser):

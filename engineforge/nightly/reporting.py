@@ -1,0 +1,106 @@
+"""The report of a night, and which of the engines that serve are stale since."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from engineforge.errors import EngineForgeError
+from engineforge.nightly.log import NightLog
+from engineforge.nightly.means import Means
+from engineforge.nightly.night import Night, Serving
+from engineforge.project.folder import ENVIRONMENTS, spec_files, spec_name
+from engineforge.project.overview import overview
+from engineforge.project.plans import Plan
+from engineforge.project.promotion import freshness
+from engineforge.project.served import Served, look
+from engineforge.promotion.candidate import Fresh, Unknown
+from engineforge.promotion.candidate import Stale as Outdated
+from engineforge.report import events
+from engineforge.report.page.document import document
+
+
+def reported(means: Means, night: Night, log: NightLog) -> bool:
+    """Make the document of the night, with what environments have now."""
+    project = means.project
+    plan = project.plan(means.paths, means.selection, checks=True, data_may_miss=True)
+    served = _served(means, night)
+    if served is not None:
+        night.serving = [*_serving(plan, served, night)]
+    night.document = document(
+        overview(project, plan, served), means.about, events.read(log.text(), str(log.path))
+    )
+    return True
+
+
+def _served(means: Means, night: Night) -> Sequence[Served] | None:
+    if not (means.project.root / ENVIRONMENTS).is_file():
+        return None
+    names = [spec_name(file, means.project.root) for file in spec_files(means.paths)]
+    try:
+        return look(means.environments(), dict.fromkeys(names))
+    except EngineForgeError as error:  # their file is wrong, which the plan has said
+        night.notes.append(f"no environment was asked what it serves: {error}")
+        return None
+
+
+def _serving(plan: Plan, served: Sequence[Served], night: Night) -> Iterator[Serving]:
+    """What environments have; what of it was known before, where one cannot be asked now."""
+    planned = plan.all
+    specs = {spec for spec, _, _ in planned}
+    for each in served:
+        if each.unreachable is not None:
+            night.notes.append(f"{each.name} could not be asked what it serves: {each.unreachable}")
+        for spec, why in each.faults.items():
+            night.notes.append(f"what {each.name} has of '{spec}' is not to be believed: {why}")
+        for spec, state in each.states.items():
+            for engine in state.engines:
+                # A spec that is wrong tonight does not say that it names an engine no longer.
+                known = spec in specs
+                fresh = freshness(planned.get((spec, engine.variant, engine.target)), engine)
+                unknown = not known or isinstance(fresh, Unknown)
+                yield Serving(
+                    environment=each.name,
+                    spec=spec,
+                    variant=engine.variant,
+                    target=engine.target,
+                    engine=engine.engine,
+                    fresh=None if unknown else isinstance(fresh, Fresh),
+                    why=fresh.why if isinstance(fresh, Outdated) and known else None,
+                )
+
+
+def newly_stale(
+    now: Sequence[Serving], before: Sequence[Mapping[str, Any]] | None
+) -> list[Serving]:
+    """Those that are stale, and were not at the last night; all where there was none."""
+    then = {_place(each) for each in before or () if each.get("fresh") is False}
+    return [each for each in now if each.fresh is False and _place(each.as_json()) not in then]
+
+
+def carried(
+    now: Sequence[Serving], before: Sequence[Mapping[str, Any]] | None
+) -> list[Mapping[str, Any]]:
+    """What the next night is to know: what is served now, and what was stale of that which cannot
+    be told now, so that it is not said to be news when it can be told again."""
+    asked = {(each.environment, each.spec) for each in now}
+    told = {_place(each.as_json()) for each in now if each.fresh is not None}
+    left = [
+        each
+        for each in before or ()
+        if each.get("fresh") is False
+        and _place(each) not in told
+        and (_is_there(each, now) or (each.get("environment"), each.get("spec")) not in asked)
+    ]
+    there = {_place(each) for each in left}
+    return [*left, *(each for served in now if _place(each := served.as_json()) not in there)]
+
+
+def _is_there(served: Mapping[str, Any], now: Sequence[Serving]) -> bool:
+    return any(_place(each.as_json()) == _place(served) for each in now)
+
+
+def _place(served: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of an engine where it is; another one in its place is another."""
+    parts = ("environment", "spec", "variant", "target", "engine")
+    return tuple(str(served.get(part)) for part in parts)
