@@ -45,16 +45,17 @@ class Nights:
 
         if not self.root.absolute().parent.is_dir():
             raise UsageError(f"-o: there is no folder to make '{self.root}' in")
-        try:
-            self.root.mkdir(exist_ok=True)
-            with files.lock(self.root / _LOCK, me, taken):
-                yield self._made(now)
-        except FileExistsError as error:
-            raise UsageError(f"-o: '{self.root}' is no folder") from error
-        except OSError as error:
-            if error.filename is None or not str(error.filename).startswith(str(self.root)):
-                raise
-            raise HostUnfit(f"'{error.filename}' cannot be written: {error.strerror}") from error
+        with contextlib.ExitStack() as stack:
+            try:
+                self.root.mkdir(exist_ok=True)
+                stack.enter_context(files.lock(self.root / _LOCK, me, taken))
+                folder = self._made(now)
+            except FileExistsError as error:
+                raise UsageError(f"-o: '{self.root}' is no folder") from error
+            except OSError as error:
+                where = error.filename or self.root
+                raise HostUnfit(f"'{where}' cannot be written: {error.strerror}") from error
+            yield folder
 
     def _made(self, now: datetime) -> Path:
         name = now.astimezone(timezone.utc).strftime("%Y-%m-%dT%H-%M-%SZ")
