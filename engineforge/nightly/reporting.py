@@ -9,15 +9,19 @@ from engineforge.errors import EngineForgeError
 from engineforge.nightly.log import NightLog
 from engineforge.nightly.means import Means
 from engineforge.nightly.night import Night, Serving
+from engineforge.plan.explain import changes
 from engineforge.project.folder import ENVIRONMENTS, spec_files, spec_name
 from engineforge.project.overview import overview
-from engineforge.project.plans import Plan
+from engineforge.project.plans import Plan, PlannedVariant
 from engineforge.project.promotion import freshness
+from engineforge.project.reading import names_of
 from engineforge.project.served import Served, look
 from engineforge.promotion.candidate import Fresh, Unknown
 from engineforge.promotion.candidate import Stale as Outdated
+from engineforge.promotion.ledger import Listed
 from engineforge.report import events
 from engineforge.report.page.document import document
+from engineforge.store.local import LocalStore
 
 
 def reported(means: Means, night: Night, log: NightLog) -> bool:
@@ -26,7 +30,7 @@ def reported(means: Means, night: Night, log: NightLog) -> bool:
     plan = project.plan(means.paths, means.selection, checks=True, data_may_miss=True)
     served = _served(means, night)
     if served is not None:
-        night.serving = [*_serving(plan, served, night)]
+        night.serving = [*_serving(plan, served, night, project.store)]
     night.document = document(
         overview(project, plan, served), means.about, events.read(log.text(), str(log.path))
     )
@@ -44,8 +48,10 @@ def _served(means: Means, night: Night) -> Sequence[Served] | None:
         return None
 
 
-def _serving(plan: Plan, served: Sequence[Served], night: Night) -> Iterator[Serving]:
-    """What environments have; what of it was known before, where one cannot be asked now."""
+def _serving(
+    plan: Plan, served: Sequence[Served], night: Night, store: LocalStore
+) -> Iterator[Serving]:
+    """What environments have, as far as they can be asked."""
     planned = plan.all
     specs = {spec for spec, _, _ in planned}
     for each in served:
@@ -57,7 +63,8 @@ def _serving(plan: Plan, served: Sequence[Served], night: Night) -> Iterator[Ser
             for engine in state.engines:
                 # A spec that is wrong tonight does not say that it names an engine no longer.
                 known = spec in specs
-                fresh = freshness(planned.get((spec, engine.variant, engine.target)), engine)
+                variant = planned.get((spec, engine.variant, engine.target))
+                fresh = freshness(variant, engine)
                 unknown = not known or isinstance(fresh, Unknown)
                 yield Serving(
                     environment=each.name,
@@ -66,8 +73,22 @@ def _serving(plan: Plan, served: Sequence[Served], night: Night) -> Iterator[Ser
                     target=engine.target,
                     engine=engine.engine,
                     fresh=None if unknown else isinstance(fresh, Fresh),
-                    why=fresh.why if isinstance(fresh, Outdated) and known else None,
+                    why=_changed(variant, engine, store) or fresh.why
+                    if isinstance(fresh, Outdated) and known
+                    else None,
                 )
+
+
+def _changed(variant: PlannedVariant | None, engine: Listed, store: LocalStore) -> str:
+    """In what a served engine is not what is asked for; empty where that is not known here. What
+    is built already is no longer stale for any reason."""
+    if variant is None or variant.plan is None:
+        return ""
+    old, new = store.plan_record(engine.plan), store.plan_record(variant.plan)
+    if old is None or new is None:
+        return ""
+    names = {} if variant.job is None else names_of(variant.job)
+    return "; ".join(map(str, changes(old.key_document, new.key_document, names)))
 
 
 def newly_stale(
