@@ -114,9 +114,9 @@ def _case(kind: str, variant: PlannedVariant, outcome: Outcome) -> Case:
     failed = replace(made, verdict="failed", code=EngineForgeError.exit_code)
     match outcome:
         case Checked(failures=failures, advice=advice) if failures:
-            return replace(failed, said="; ".join(failures), detail=advice)
+            return replace(failed, said="; ".join(failures), detail=advice, said_no=True)
         case Timed(failures=failures) if failures:
-            return replace(failed, said="; ".join(failures))
+            return replace(failed, said="; ".join(failures), said_no=True)
         case Failed(stage=stage, error=error, log=log):
             return replace(failed, said=f"failed in stage {stage}: {error}", detail=log)
         case Skipped(why=why):

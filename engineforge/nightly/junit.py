@@ -1,4 +1,5 @@
-"""A night as JUnit XML: a suite for each step, a case for each variant and check. Pure.
+"""A night as JUnit XML: a suite for each step, a case for each variant and check. A failure is what
+a check or gate said no to; everything else that failed is an error. Pure.
 
 There is no standard: this keeps to what junit-10.xsd of Jenkins' xUnit plugin, GitLab and GitHub's
 reporters have in common (https://github.com/testmoapp/junitxml lists it).
@@ -11,13 +12,10 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from datetime import timezone
 
-from engineforge.errors import EngineForgeError, PromotionRefused
 from engineforge.nightly.night import STEPS, Case, Night
 
 # What XML 1.0 has no way to write (its production 2, Char), half characters among it.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_SAID_NO = (EngineForgeError.exit_code, PromotionRefused.exit_code)
-_CHECKS = ("accuracy", "engine", "latency", "promotion")
 
 
 def document(night: Night) -> bytes:
@@ -46,7 +44,7 @@ def _suite(root: ET.Element, step: str, cases: Sequence[Case], night: Night) -> 
         if each.verdict == "skipped":
             ET.SubElement(case, "skipped", message=said)
         elif each.verdict == "failed":
-            kind = "failure" if _is_failure(each) else "error"
+            kind = "failure" if each.said_no else "error"
             found = ET.SubElement(case, kind, message=said, type=f"exit code {each.code}")
             found.text = _clean("\n".join([*_place(each), each.said, *each.detail]))
         elif said:
@@ -55,16 +53,11 @@ def _suite(root: ET.Element, step: str, cases: Sequence[Case], night: Night) -> 
 
 def _count(element: ET.Element, cases: Sequence[Case]) -> None:
     failed = [each for each in cases if each.verdict == "failed"]
-    failures = sum(map(_is_failure, failed))
+    failures = sum(each.said_no for each in failed)
     element.set("tests", str(len(cases)))
     element.set("failures", str(failures))
     element.set("errors", str(len(failed) - failures))
     element.set("time", f"{sum(each.seconds or 0 for each in cases):.3f}")
-
-
-def _is_failure(case: Case) -> bool:
-    """A check or a gate said no; everything else is an error: it could not be asked."""
-    return case.step in _CHECKS and case.code in _SAID_NO
 
 
 def _place(case: Case) -> list[str]:

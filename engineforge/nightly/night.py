@@ -53,7 +53,7 @@ Verdict = Literal["passed", "failed", "skipped"]
 class Case:
     """What a step came to for a variant, for a spec or, with no `label`, as a whole. `code` is the
     exit code that a failure comes to, `detail` the end of its log, `at` is where specs say what
-    failed."""
+    failed; `said_no` is whether a check or gate was asked, and that was its answer."""
 
     step: str
     verdict: Verdict
@@ -62,6 +62,7 @@ class Case:
     code: int = 0
     said: str = ""
     detail: tuple[str, ...] = ()
+    said_no: bool = False
     seconds: float | None = None
     at: Problem | None = None
 

@@ -106,6 +106,7 @@ class Promotion:
                 said=f"refused by {environment}: " + "; ".join(f"{e.gate}: {e.why}" for e in no)
                 if no
                 else "it passed the gates, and others of its spec did not",
+                said_no=bool(no),
                 detail=tuple(f"hint: {each.hint}" for each in no if each.hint),
             )
             self._add(case)

@@ -19,6 +19,7 @@ from engineforge.worker.outcome import (
     Finished,
     Moved,
     Noted,
+    Outcome,
     Skipped,
     Started,
     Waiting,
@@ -130,19 +131,27 @@ def test_an_empty_log_is_one() -> None:
 
 def test_a_check_that_failed_is_not_hidden_by_one_that_passed_nor_by_the_build() -> None:
     label = "net/fp32@ada"
-    events = [(_BUILT, None), (_FAILED, "accuracy"), (_PASSED, "latency")]
+    events: list[tuple[Outcome, str | None]] = [
+        (_BUILT, None),
+        (_FAILED, "accuracy"),
+        (_PASSED, "latency"),
+    ]
     log = read("".join(line(Finished(label, e), _NOW, of) or "" for e, of in events), "log")
     assert (log.finished[label]["outcome"], log.finished[label]["check"]) == ("failed", "accuracy")
 
 
 def test_a_variant_that_passed_its_checks_is_told_as_it_was_built() -> None:
-    events = [(_BUILT, None), (_PASSED, "accuracy"), (_PASSED, "latency")]
+    events: list[tuple[Outcome, str | None]] = [
+        (_BUILT, None),
+        (_PASSED, "accuracy"),
+        (_PASSED, "latency"),
+    ]
     log = read("".join(line(Finished("a/b@c", e), _NOW, of) or "" for e, of in events), "log")
     assert log.finished["a/b@c"]["outcome"] == "built"
 
 
 def test_a_build_forgets_the_checks_of_the_one_before() -> None:
-    events = [(_FAILED, "accuracy"), (_BUILT, None)]
+    events: list[tuple[Outcome, str | None]] = [(_FAILED, "accuracy"), (_BUILT, None)]
     log = read("".join(line(Finished("a/b@c", e), _NOW, of) or "" for e, of in events), "log")
     assert log.finished["a/b@c"]["outcome"] == "built"
 
