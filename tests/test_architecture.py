@@ -29,8 +29,9 @@ ROOMS = {
     "promotion": 9,
     "project": 10,
     "report": 11,
-    "cli": 12,
-    "__main__": 13,
+    "nightly": 12,
+    "cli": 13,
+    "__main__": 14,
 }
 # Heavy or peculiar modules, and the only files, or folders, that may name them.
 ONLY_IN = {

@@ -29,7 +29,17 @@ _POWERS = ("", "k", "m", "g", "t")
 
 
 def run(args: argparse.Namespace) -> int:
-    policy, grace = _policy(args), _seconds("--grace", args.grace)
+    done = collected(args)
+    if args.json:
+        world.print_json(_as_json(args, policy(args), done))
+    else:
+        _print(args, policy(args), done)
+    return 0
+
+
+def collected(args: argparse.Namespace) -> Done:
+    """Take away what nothing holds, as the options say; or only find it."""
+    grace = _seconds("--grace", args.grace)
     given = _given(args)
     cache = _one_cache(args, given)
     if not cache.is_dir():
@@ -57,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         reliable = store.file_system.locks == "reliable"
         living = Living(cache, reliable=reliable, now=session.began if session else now)
         seen = gc.survey(store, about)
-        decision = gc.decide(seen, roots, policy, living, now)
+        decision = gc.decide(seen, roots, policy(args), living, now)
         if session is None:
             spared = {}
             purged = [
@@ -70,16 +80,11 @@ def run(args: argparse.Namespace) -> int:
             spared = {ref: why for ref, why in moved if why is not None}
             purged = list(gc.purge(store, session, now, grace))
     names = {path.relative_to(cache / TRASH).as_posix(): count for path, count in purged}
-    done = _Done(seen, decision, spared, names)
-    if args.json:
-        world.print_json(_as_json(args, policy, done))
-    else:
-        _print(args, policy, done)
-    return 0
+    return Done(seen, decision, spared, names)
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
+class Done:
     """`spared` came to be used meanwhile; `purged` are bytes, by path in the trash."""
 
     seen: gc.Survey
@@ -169,7 +174,9 @@ def _one_cache(args: argparse.Namespace, roots: Mapping[Path, Sequence[Path]]) -
     return next(iter(caches.values()))
 
 
-def _policy(args: argparse.Namespace) -> gc.Policy:
+def policy(args: argparse.Namespace) -> gc.Policy:
+    """What the options say; UsageError where that is no time, or no size."""
+    _seconds("--grace", args.grace)
     return gc.Policy(
         keep_last=args.keep_last,
         older_than=None if args.older_than is None else _seconds("--older-than", args.older_than),
@@ -197,7 +204,7 @@ def _total(seen: gc.Survey, refs: Iterable[Ref]) -> int:
     return sum(seen.entries[ref].size for ref in refs)
 
 
-def _as_json(args: argparse.Namespace, policy: gc.Policy, done: _Done) -> dict[str, Any]:
+def _as_json(args: argparse.Namespace, asked: gc.Policy, done: Done) -> dict[str, Any]:
     def described(ref: Ref) -> dict[str, Any]:
         found = done.seen.entries[ref]
         return {
@@ -225,11 +232,21 @@ def _as_json(args: argparse.Namespace, policy: gc.Policy, done: _Done) -> dict[s
             "held": _total(done.seen, decision.held),
             "purged": sum(done.purged.values()),
         },
-        "exceeds_max_size": policy.max_size is not None and done.stays > policy.max_size,
+        "exceeds_max_size": asked.max_size is not None and done.stays > asked.max_size,
     }
 
 
-def _print(args: argparse.Namespace, policy: gc.Policy, done: _Done) -> None:
+def summary(args: argparse.Namespace, done: Done) -> str:
+    count, would = len(done.gone), "would be " if args.dry_run else ""
+    return (
+        f"{counted(count, 'entry', 'entries')} ({size(_total(done.seen, done.gone))}) "
+        f"{would}moved to the trash; {len(done.purged)} ({size(sum(done.purged.values()))}) "
+        f"{would}removed from it for good; {len(done.seen.entries) - count} kept "
+        f"({size(done.stays)})"
+    )
+
+
+def _print(args: argparse.Namespace, asked: gc.Policy, done: Done) -> None:
     def line(what: str, ref: Ref, why: str) -> str:
         found = done.seen.entries[ref]
         name = f"{ref.stage} {ref.key.short}"
@@ -248,18 +265,12 @@ def _print(args: argparse.Namespace, policy: gc.Policy, done: _Done) -> None:
         what = "goes" if args.dry_run else "gone"
         print(f"{what}  {name}  {size(count):>10}  for good: it was in the trash long enough")
     sys.stdout.flush()
-    count, would = len(done.gone), "would be " if args.dry_run else ""
-    world.say(
-        f"{counted(count, 'entry', 'entries')} ({size(_total(done.seen, done.gone))}) "
-        f"{would}moved to the trash; {len(done.purged)} ({size(sum(done.purged.values()))}) "
-        f"{would}removed from it for good; {len(done.seen.entries) - count} kept "
-        f"({size(done.stays)})"
-    )
-    if policy.max_size is not None and done.stays > policy.max_size:
+    world.say(summary(args, done))
+    if asked.max_size is not None and done.stays > asked.max_size:
         held = _total(done.seen, decision.held)
         why = (
             f"what specs, pins and running processes hold takes {size(held)}"
-            if held > policy.max_size
+            if held > asked.max_size
             else "the rest was used too lately, or meanwhile"
         )
-        world.say(f"note: more than {size(policy.max_size)} is left: {why}")
+        world.say(f"note: more than {size(asked.max_size)} is left: {why}")

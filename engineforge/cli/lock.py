@@ -166,17 +166,32 @@ def must_hold(paths: Sequence[Path]) -> None:
     """SpecError unless the lock file says of all that the specs name what it is, and of nothing
     else."""
     root = find_root(paths)
-    everything = read([root])
-    old = locks.read(root / LOCK)
-    missing, unused = _differences(everything, old)
+    if problems := _lacking(root, read([root]), whole=True):
+        raise SpecError(problems)
+
+
+def lacking(root: Path) -> list[Problem]:
+    """What the lock file says too little or too much, of the specs that can be read; SpecError
+    where it cannot be read itself."""
+    everything: list[Named] = []
+    whole = True
+    for file in spec_files([root]):
+        try:
+            everything += read([file])
+        except SpecError:  # which is for whoever plans it to say
+            whole = False
+    return _lacking(root, everything, whole=whole)
+
+
+def _lacking(root: Path, everything: Sequence[Named], *, whole: bool) -> list[Problem]:
+    missing, unused = _differences(everything, locks.read(root / LOCK))
     problems = list(_unpinned(everything, missing))
-    for url in unused:
+    for url in unused if whole else ():
         message = f"no spec names '{url}' any more"
         problems.append(
             Problem(file=str(root / LOCK), message=message, hint="`engineforge lock` takes it out")
         )
-    if problems:
-        raise SpecError(problems)
+    return problems
 
 
 def _differences(everything: Sequence[Named], lock: Lock) -> tuple[list[UrlFile], list[str]]:

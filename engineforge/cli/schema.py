@@ -5,9 +5,15 @@ from __future__ import annotations
 import argparse
 
 from engineforge.cli import world
-from engineforge.spec.validate import schema
 
 
 def run(args: argparse.Namespace) -> int:
-    world.print_json(schema(args.kind))
+    if args.kind == "events":
+        from engineforge.report import events
+
+        world.print_json(events.schema())
+    else:
+        from engineforge.spec.validate import schema
+
+        world.print_json(schema(args.kind))
     return 0

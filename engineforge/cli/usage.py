@@ -15,6 +15,7 @@ _UNKNOWN = "unrecognized arguments: "
 
 def mistake(parser: argparse.ArgumentParser, message: str) -> str:
     """The lines that end a command. `message` is argparse's own."""
+    message = _discreet(message)
     asked, close = parser, None
     if found := _CHOICE.fullmatch(message):
         what, word, choices = found.groups()
@@ -35,6 +36,13 @@ def mistake(parser: argparse.ArgumentParser, message: str) -> str:
         hint = f"`engineforge init MODEL.onnx` to begin with; {hint}"
     error = UsageError(message, hint=f"did you mean '{close}'? {hint}" if close else hint)
     return printable(f"{asked.prog}: {error}\n")
+
+
+def _discreet(message: str) -> str:
+    """Without URLs: that of a webhook, behind an option that is mistyped, is a secret, and CI keeps
+    what is said."""
+    words = (word.partition("://") for word in message.split(" "))
+    return " ".join(f"{word}{found}{'…' if found else ''}" for word, found, _ in words)
 
 
 def _asked(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

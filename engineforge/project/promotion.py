@@ -52,6 +52,11 @@ class Environments:
     def names(self) -> list[str]:
         return list(self._all)
 
+    @property
+    def first(self) -> list[str]:
+        """Those that take engines from the local store."""
+        return [name for name, each in self._all.items() if each.source is None]
+
     def open(self, name: str) -> Opened:
         """UsageError for one that the file does not name."""
         if name not in self._all:

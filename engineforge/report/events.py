@@ -7,17 +7,28 @@ Version 1. Every line is an object with `v` (1), `time` (RFC 3339, UTC) and `eve
     waiting    label, stage, holder
     noted      label, text
     finished   label, and what `build --json` says of a variant: outcome (built, reused, failed, …)
-               with seconds and engine, or stage, error and log, or why
+               with seconds and engine, or stage, error and log, or why; `check` says which check
+               (accuracy, engine, latency) it came to that in, if it was one
 
-Readers skip events and fields that they do not know; another `v` is another format.
+and those of a night, around them:
+
+    night      project, version, git, host
+    step       step: it begins
+    case       step, verdict (passed, failed, skipped), label or spec, code, said
+    serving    engines: what each environment has, and whether that is fresh
+    ended      code: the exit code; cases, by verdict; newly_stale; seconds
+
+`engineforge schema events` prints the JSON Schema of a line (events.schema.json). Readers skip
+events and fields that they do not know; another `v` is another format.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from importlib import resources
 from typing import Any
 
 from engineforge.errors import UsageError
@@ -27,18 +38,29 @@ from engineforge.worker.outcome import Event, Finished, Noted, Started, Waiting
 VERSION = 1
 
 
+def schema() -> dict[str, Any]:
+    """The JSON Schema 2020-12 of one line."""
+    text = resources.files("engineforge.report").joinpath("events.schema.json").read_bytes()
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """The `finished` events of a log, the last one of each label, by label; `cut` says that its
-    last line is not whole."""
+    """The `finished` events of a log, the last one of each label, by label; of a variant that
+    failed, in its build or a check, the one that says so. `cut` says that the last line is not
+    whole. `serving` are the engines that environments had, if it says; `ended` is whether the night
+    that it is of came to its end."""
 
     finished: Mapping[str, Mapping[str, Any]]
     cut: bool = False
+    serving: Sequence[Mapping[str, Any]] | None = None
+    ended: bool = False
 
 
-def line(event: Event, when: datetime) -> str | None:
+def line(event: Event, when: datetime, check: str | None = None) -> str | None:
     """An event as a line of a log, with its end; None for one that no log has (bytes on their
-    way)."""
+    way). `check` is which one a variant `finished`, if it was none of building it."""
     match event:
         case Started(label=label, phase=phase):
             said: dict[str, Any] = {"event": "started", "label": label, "phase": phase}
@@ -47,9 +69,15 @@ def line(event: Event, when: datetime) -> str | None:
         case Noted(label=label, text=text):
             said = {"event": "noted", "label": label, "text": text}
         case Finished(label=label, outcome=became):
-            said = {"event": "finished", "label": label, **outcome(became)}
+            of = {} if check is None else {"check": check}
+            said = {"event": "finished", "label": label, **of, **outcome(became)}
         case _:
             return None
+    return written(said, when)
+
+
+def written(said: Mapping[str, Any], when: datetime) -> str:
+    """An event with its fields as a line of a log, with its end."""
     time = when.astimezone(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
     # ASCII: what a model is called may hold what ends a line, or half a character.
     return json.dumps({"v": VERSION, "time": time, **said}) + "\n"
@@ -62,7 +90,8 @@ def read(text: str, called: str) -> Log:
     whole = _object(text)
     if isinstance(whole, Mapping) and isinstance(whole.get("variants"), list):
         return Log(finished=dict(_of_build(whole["variants"], called)))
-    finished: dict[str, Mapping[str, Any]] = {}
+    finished: dict[str, dict[str, Mapping[str, Any]]] = {}
+    serving, ended = None, False
     lines = text.split("\n")
     cut = False
     for number, each in enumerate(lines, 1):
@@ -79,11 +108,31 @@ def read(text: str, called: str) -> Log:
                 f"'{called}' has events of version {found.get('v')!r} (line {number}), and this "
                 f"version reads {VERSION}"
             )
-        if found.get("event") == "finished":
-            label = _label(found.get("label"), f"'{called}', line {number}")
-            finished.pop(label, None)
-            finished[label] = found
-    return Log(finished=finished, cut=cut)
+        match found.get("event"):
+            case "finished":
+                label = _label(found.get("label"), f"'{called}', line {number}")
+                if (check := str(found.get("check", ""))) == "":
+                    finished.pop(label, None)
+                finished.setdefault(label, {})[check] = found
+            case "serving":
+                serving = _engines(found.get("engines"))
+            case "ended":
+                ended = True
+    last = {label: _telling(list(each.values())) for label, each in finished.items()}
+    return Log(finished=last, cut=cut, serving=serving, ended=ended)
+
+
+def _telling(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Of the build of a variant and the checks after it, the one that failed first, else the
+    build: that a check was passed says nothing of another."""
+    failed = (each for each in events if each.get("outcome") == "failed")
+    return next(failed, events[0])
+
+
+def _engines(found: object) -> Sequence[Mapping[str, Any]] | None:
+    if not isinstance(found, list):
+        return None
+    return [each for each in found if isinstance(each, Mapping)]
 
 
 def _of_build(variants: list[Any], called: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

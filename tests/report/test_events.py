@@ -7,10 +7,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from engineforge.errors import UsageError
 from engineforge.report import data
-from engineforge.report.events import line, read
+from engineforge.report.events import line, read, schema, written
 from engineforge.worker.outcome import (
     Built,
     Event,
@@ -18,13 +19,16 @@ from engineforge.worker.outcome import (
     Finished,
     Moved,
     Noted,
+    Outcome,
+    Skipped,
     Started,
     Waiting,
 )
-from tests.report.plans import ENTRY, planned
+from tests.report.plans import ENTRY, checked, planned
 
 _NOW = datetime(2026, 10, 1, 5, 0, 7, 999, tzinfo=timezone(timedelta(hours=2)))
 _FAILED = Failed(stage="engine", error="no tactic", log=("one", "two"))
+_PASSED = checked()
 _BUILT = Built(engine=ENTRY, path=Path("model.engine"), seconds=1.25)
 
 
@@ -123,3 +127,81 @@ def test_a_plan_has_no_ends() -> None:
 
 def test_an_empty_log_is_one() -> None:
     assert read("", "log").finished == {}
+
+
+def test_a_check_that_failed_is_not_hidden_by_one_that_passed_nor_by_the_build() -> None:
+    label = "net/fp32@ada"
+    events: list[tuple[Outcome, str | None]] = [
+        (_BUILT, None),
+        (_FAILED, "accuracy"),
+        (_PASSED, "latency"),
+    ]
+    log = read("".join(line(Finished(label, e), _NOW, of) or "" for e, of in events), "log")
+    assert (log.finished[label]["outcome"], log.finished[label]["check"]) == ("failed", "accuracy")
+
+
+def test_a_variant_that_passed_its_checks_is_told_as_it_was_built() -> None:
+    events: list[tuple[Outcome, str | None]] = [
+        (_BUILT, None),
+        (_PASSED, "accuracy"),
+        (_PASSED, "latency"),
+    ]
+    log = read("".join(line(Finished("a/b@c", e), _NOW, of) or "" for e, of in events), "log")
+    assert log.finished["a/b@c"]["outcome"] == "built"
+
+
+def test_a_build_forgets_the_checks_of_the_one_before() -> None:
+    events: list[tuple[Outcome, str | None]] = [(_FAILED, "accuracy"), (_BUILT, None)]
+    log = read("".join(line(Finished("a/b@c", e), _NOW, of) or "" for e, of in events), "log")
+    assert log.finished["a/b@c"]["outcome"] == "built"
+
+
+def test_a_log_of_a_night_says_what_was_served_and_whether_it_ended() -> None:
+    engine = {"environment": "dev", "spec": "net", "fresh": False}
+    serving = written({"event": "serving", "engines": [engine, "nonsense"]}, _NOW)
+    log = read(serving, "log")
+    assert (log.serving, log.ended) == ([engine], False)
+    assert read(serving + written({"event": "ended", "code": 0}, _NOW), "log").ended
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Started("a/b@c", "building"),
+        Waiting("a/b@c", "engine", "process 7 on host"),
+        Noted("a/b@c", "x"),
+        Finished("a/b@c", _BUILT),
+        Finished("a/b@c", _FAILED),
+        Finished("a/b@c", Skipped(why="no GPU", unfit=True)),
+        Finished("a/b@c", _PASSED),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_what_is_written_fits_the_published_schema(event: Event) -> None:
+    Draft202012Validator(schema()).validate(json.loads(line(event, _NOW, "accuracy") or ""))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"event": "finished", "label": "a/b@c"},
+        {"event": "finished", "label": "a/b@c", "outcome": "perhaps"},
+        {"event": "started", "phase": "building"},
+        {"event": "case", "step": "build", "verdict": "failed", "code": 7, "said": ""},
+        {"event": "ended", "code": 0},
+        {"event": "serving", "engines": [{"environment": "dev"}]},
+        {"label": "a/b@c"},
+    ],
+)
+def test_what_is_none_does_not_fit_it(said: dict[str, object]) -> None:
+    found = {"v": 1, "time": "2026-10-01T03:00:00Z", **said}
+    assert not Draft202012Validator(schema()).is_valid(found)
+
+
+def test_it_takes_kinds_of_events_and_fields_that_are_new() -> None:
+    found = json.loads(written({"event": "tomorrow", "more": 1}, _NOW))
+    Draft202012Validator(schema()).validate(found)
+
+
+def test_it_is_a_schema() -> None:
+    Draft202012Validator.check_schema(schema())

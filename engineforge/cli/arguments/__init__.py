@@ -9,6 +9,7 @@ from engineforge.cli.arguments.beginning import add_beginning
 from engineforge.cli.arguments.building import add_building
 from engineforge.cli.arguments.engines import add_engines
 from engineforge.cli.arguments.examples import epilog
+from engineforge.cli.arguments.nightly import add_nightly
 from engineforge.cli.arguments.parsers import Help, Parser, Unasked
 from engineforge.cli.arguments.promotion import add_promotion
 from engineforge.cli.arguments.report import add_report
@@ -73,6 +74,7 @@ def _parser(asked: str | None) -> tuple[argparse.ArgumentParser, bool]:
         add_store,
         add_promotion,
         add_report,
+        add_nightly,
     ):
         add(command)
     return whole, asked is None or asked in names

@@ -106,9 +106,10 @@ def add_building(command: Command) -> None:
     schema = command(
         "schema",
         "schema",
-        "print the JSON Schema of specs, targets.yaml, engineforge.yaml or environments.yaml",
+        "print the JSON Schema of specs, targets.yaml, engineforge.yaml, environments.yaml, or "
+        "event logs",
     )
-    kinds = ("spec", "targets", "settings", "environments")
+    kinds = ("spec", "targets", "settings", "environments", "events")
     schema.add_argument(
         "kind", nargs="?", choices=kinds, default="spec", help="of which file (default: spec)"
     )

@@ -46,6 +46,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "status": ("engineforge status specs",),
     "attest": ("engineforge attest verify staging/ocr-detector",),
     "pull": ("engineforge pull staging/ocr-detector -o model.engine",),
+    "nightly": (
+        "engineforge nightly specs --key ci.key -o nights",
+        "engineforge nightly specs --no-promote --no-gc -o nights",
+    ),
     "report": ("engineforge report specs -o report.html",),
     "diff": (
         "engineforge diff 3f2a91c0 87bd02e4",

@@ -40,17 +40,21 @@ def selectors(made: argparse.ArgumentParser) -> None:
 
 
 def running(made: argparse.ArgumentParser, when: str = "") -> None:
+    limits(made, when)
+    made.add_argument(
+        "--keep-going",
+        action="store_true",
+        help=f"{when}go on with the rest when something fails",
+    )
+
+
+def limits(made: argparse.ArgumentParser, when: str = "") -> None:
     made.add_argument(
         "-j",
         "--jobs",
         type=positive,
         metavar="N",
         help=f"{when}variants at once, beside one on each GPU",
-    )
-    made.add_argument(
-        "--keep-going",
-        action="store_true",
-        help=f"{when}go on with the rest when something fails",
     )
     made.add_argument(
         "--timeout", type=positive, metavar="S", help=f"{when}seconds that a step may take"

@@ -207,7 +207,7 @@ def _failure(variant: PlannedVariant, log: Log | None) -> dict[str, Any] | None:
     return {
         "time": found.get("time"),
         "outcome": "failed",
-        "stage": str(found.get("stage", "check")),
+        "stage": str(found.get("stage") or f"{found.get('check', '')} check".strip()),
         "error": str(found.get("error") or "; ".join(map(str, found.get("failures") or ()))),
         "log": [str(each) for each in found.get("log") or ()],
     }

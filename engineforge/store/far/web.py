@@ -121,7 +121,7 @@ def asked(
         request = urllib.request.Request(here, headers=dict(headers))  # noqa: S310 - looked at above
         if credentials.authorization is not None and _may_be_sent(first, here):
             request.add_unredirected_header("Authorization", credentials.authorization)
-        _through_proxy(request, environment)
+        through_proxy(request, environment)
         with contextlib.closing(_opened(opener, request)) as response:
             location = response.headers.get("Location")
             if response.status in _REDIRECTS and location:
@@ -222,7 +222,10 @@ def refuse_unencrypted(
     )
 
 
-def _through_proxy(request: urllib.request.Request, environment: Mapping[str, str]) -> None:
+def through_proxy(request: urllib.request.Request, environment: Mapping[str, str]) -> None:
+    """Send it by the proxy that the environment names for it, if any; UsageError for one that is
+    not spoken to by HTTP."""
+
     def named(name: str) -> str:
         return environment.get(name) or environment.get(name.upper()) or ""
 
