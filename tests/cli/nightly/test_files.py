@@ -16,7 +16,7 @@ import yaml
 
 from engineforge.cli.arguments import parser
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WORKFLOWS = ROOT / ".github" / "workflows"
 READY = ROOT / "specs" / "examples" / "nightly"
 README = (ROOT / "specs" / "README.md").read_text()
