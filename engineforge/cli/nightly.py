@@ -10,12 +10,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from engineforge import __version__
 from engineforge.cli import gc, signing, world
-from engineforge.cli.build import conditions
 from engineforge.cli.lock import lacking
 from engineforge.cli.progress import progress
 from engineforge.errors import EngineForgeError, SpecError, UsageError
@@ -28,7 +26,7 @@ from engineforge.nightly.night import Night
 from engineforge.nightly.promoting import first
 from engineforge.nightly.steps import Steps
 from engineforge.project.folder import ENVIRONMENTS, find_root
-from engineforge.project.project import Project
+from engineforge.project.plans import Running
 from engineforge.promotion.attest.keys import SigningKey
 from engineforge.promotion.promoting import Who
 from engineforge.report.page.document import About
@@ -84,13 +82,14 @@ def _carried_out(
 ) -> None:
     root = find_root(world.paths(args))
     environment = {k: v for k, v in world.environment(args).items() if k not in _SECRETS}
-    with Project(root, world.cache(args, root), environment, said=world.say) as project:
-        how = conditions(args, about, lambda _: None)
+    specs = world.specs(args, inherited=environment)
+    with specs.open() as project:
+        how = specs.conditions(Running(jobs=args.jobs, timeout=args.timeout, keep_going=True))
         means = Means(
             project=project,
             paths=world.paths(args),
             selection=world.selection(args),
-            conditions=replace(how, environment=environment),
+            conditions=how,
             about=About(
                 time=night.started.isoformat(timespec="seconds"),
                 project=night.project,
@@ -99,7 +98,7 @@ def _carried_out(
             ),
             lock=lambda: lacking(root),
             watch=lambda expected: progress(sys.stderr, os.environ, expected),
-            overlay=lambda: world.overlay(args, project),
+            overlay=specs.overlay,
             environments=lambda: signing.environments(root / ENVIRONMENTS),
             not_promoted=not_promoted,
             to=args.to,

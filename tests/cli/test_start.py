@@ -42,7 +42,7 @@ _HELP = {
     *("engineforge.cli.main", "engineforge.cli.arguments"),
     *(f"engineforge.cli.arguments.{each}" for each in ("beginning", "building", "engines")),
     *(f"engineforge.cli.arguments.{each}" for each in ("examples", "options", "parsers")),
-    *(f"engineforge.cli.arguments.{each}" for each in ("promotion", "report", "store")),
+    *(f"engineforge.cli.arguments.{each}" for each in ("nightly", "promotion", "report", "store")),
     *("argparse", "collections", "copyreg", "enum", "errno", "functools", "gc", "gettext"),
     *(
         "importlib",
