@@ -48,8 +48,8 @@ def night(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> tuple[Done,
     convnet(project.model("night"))
     images = np.random.default_rng(3).standard_normal((8, 3, 16, 16), dtype=np.float32)
     np.savez(specs / "night.npz", image=images)
-    (specs / "fine.yaml").write_text(_SPEC.format(most=1000))
-    (specs / "slow.yaml").write_text(_SPEC.format(most=0.000001))
+    (specs / "fine.yaml").write_text(_SPEC.format(most="1000"))
+    (specs / "slow.yaml").write_text(_SPEC.format(most="0.000001"))
     (specs / "environments.yaml").write_text(_ENVIRONMENTS)
     project.run("attest", "key", "specs/keys/ci")
     done = command(project, "nightly", "specs", "-o", "nights", "--key", "specs/keys/ci.key")
@@ -62,7 +62,7 @@ def test_only_what_kept_its_promises_on_the_gpu_is_promoted(night: tuple[Done, P
     assert done.code == 1
     cases = _cases(folder)
     for spec in ("fine", "slow"):
-        for step in ("build", "accuracy", "engine"):
+        for step in ("build", "engine"):
             assert cases[step, spec]["verdict"] == "passed", cases[step, spec]
     assert cases["latency", "fine"]["verdict"] == "passed"
     assert cases["latency", "slow"]["verdict"] == "failed"

@@ -35,7 +35,8 @@ variants:
 def told(bench: Bench) -> str:
     """A spec whose two engines are built, checked, and timed layer by layer."""
     specs = bench.root / "specs"
-    convnet(bench.model("told"))
+    # Another engine than that of other tests, of which nothing was measured yet.
+    convnet(bench.model("told"), seed=9)
     images = np.random.default_rng(3).standard_normal((8, 3, 16, 16), dtype=np.float32)
     np.savez(specs / "told.npz", image=images)
     (specs / "told.yaml").write_text(_SPEC)
