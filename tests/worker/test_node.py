@@ -64,7 +64,7 @@ def node(tmp_path: Path) -> Node:
         environment={},
         memory=None,
         now=conditions().now,
-        gpus=lambda: [],
+        gpus=list,
     )
     return lambda order, **more: carry_out(order, replace(here, **more), lambda _: None)
 
