@@ -187,8 +187,8 @@ class Index:
 
     def forget(self) -> None:
         """Trust nothing of what was remembered, but the durations of builds."""
-        # What is there already is kept on disk, for those who do trust it; but what is found out
-        # now could not be told from what whole specs were known by.
+        # What is there already is kept on disk, for those who do trust it; but not what is known of
+        # whole specs, which would hide from them what is found out now.
         self._folders_anew = True
         self._loaded = _Data(history=self._data.history, peaks=self._data.peaks)
         self._new = _Data(history=self._new.history, peaks=self._new.peaks)
