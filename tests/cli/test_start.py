@@ -42,7 +42,7 @@ _HELP = {
     *("engineforge.cli.main", "engineforge.cli.arguments"),
     *(f"engineforge.cli.arguments.{each}" for each in ("beginning", "building", "engines")),
     *(f"engineforge.cli.arguments.{each}" for each in ("examples", "options", "parsers")),
-    *(f"engineforge.cli.arguments.{each}" for each in ("promotion", "report", "store")),
+    *(f"engineforge.cli.arguments.{each}" for each in ("nightly", "promotion", "report", "store")),
     *("argparse", "collections", "copyreg", "enum", "errno", "functools", "gettext", "importlib"),
     *("itertools", "keyword", "locale", "operator", "re", "reprlib", "signal", "textwrap"),
     *("types", "warnings", "sre_compile", "sre_constants", "sre_parse"),

@@ -17,10 +17,12 @@ from tests.nightly.nights import HOSTILE, STARTED
 
 def test_what_many_say_at_once_are_whole_lines(tmp_path: Path) -> None:
     with NightLog(tmp_path / "events.jsonl", lambda: STARTED) as log:
-        threads = [
-            threading.Thread(target=lambda: [log.tell(Noted(HOSTILE, "x" * 999)) for _ in "12345"])
-            for _ in range(8)
-        ]
+
+        def say() -> None:
+            for _ in range(5):
+                log.tell(Noted(HOSTILE, "x" * 999))
+
+        threads = [threading.Thread(target=say) for _ in range(8)]
         for each in threads:
             each.start()
         for each in threads:
