@@ -18,11 +18,11 @@ from tests.nightly.nights import HOSTILE, STARTED
 def test_what_many_say_at_once_are_whole_lines(tmp_path: Path) -> None:
     with NightLog(tmp_path / "events.jsonl", lambda: STARTED) as log:
 
-        def tell() -> None:
+        def say() -> None:
             for _ in range(5):
                 log.tell(Noted(HOSTILE, "x" * 999))
 
-        threads = [threading.Thread(target=tell) for _ in range(8)]
+        threads = [threading.Thread(target=say) for _ in range(8)]
         for each in threads:
             each.start()
         for each in threads:
