@@ -10,12 +10,15 @@ from engineforge.errors import UsageError, printable
 from engineforge.spec.validate import nearest
 
 _CHOICE = re.compile(r"(?:argument )?(.*?): invalid choice: '(.*?)' \(choose from (.*)\)")
+_URL = re.compile(r"://\S*")
 _UNKNOWN = "unrecognized arguments: "
 
 
 def mistake(parser: argparse.ArgumentParser, message: str) -> str:
-    """The lines that end a command. `message` is argparse's own."""
+    """The lines that end a command. `message` is argparse's own. No URL is repeated: one behind an
+    option that is mistyped may be a secret, and CI keeps what is said."""
     asked, close = parser, None
+    message = _URL.sub("://…", message)
     if found := _CHOICE.fullmatch(message):
         what, word, choices = found.groups()
         names = [each.strip("'") for each in choices.split(", ")]
