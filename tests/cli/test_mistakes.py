@@ -75,7 +75,7 @@ def test_a_wrong_spec_is_answered_with_what_to_write(
 
 
 def test_no_url_is_repeated(forge: Forge) -> None:
-    result = forge.run("build", "--remot=https://key:word@example.com/x")
+    result = forge.run("build", "--remoet=https://key:word@example.com/x")
     assert "did you mean '--remote'?" in result.err
     assert "word" not in result.err
 
