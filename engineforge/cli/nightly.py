@@ -82,7 +82,7 @@ def _carried_out(
 ) -> None:
     root = find_root(world.paths(args))
     environment = {k: v for k, v in world.environment(args).items() if k not in _SECRETS}
-    specs = world.specs(args, inherited=environment)
+    specs = world.specs(args, environ=environment)
     with specs.open() as project:
         how = specs.conditions(Running(jobs=args.jobs, timeout=args.timeout, keep_going=True))
         means = Means(

@@ -10,13 +10,15 @@ from engineforge.errors import UsageError, printable
 from engineforge.spec.validate import nearest
 
 _CHOICE = re.compile(r"(?:argument )?(.*?): invalid choice: '(.*?)' \(choose from (.*)\)")
+_URL = re.compile(r"://\S*")
 _UNKNOWN = "unrecognized arguments: "
 
 
 def mistake(parser: argparse.ArgumentParser, message: str) -> str:
-    """The lines that end a command. `message` is argparse's own."""
-    message = _discreet(message)
+    """The lines that end a command. `message` is argparse's own. No URL is repeated: one behind an
+    option that is mistyped may be a secret, and CI keeps what is said."""
     asked, close = parser, None
+    message = _URL.sub("://…", message)
     if found := _CHOICE.fullmatch(message):
         what, word, choices = found.groups()
         names = [each.strip("'") for each in choices.split(", ")]
@@ -36,13 +38,6 @@ def mistake(parser: argparse.ArgumentParser, message: str) -> str:
         hint = f"`engineforge init MODEL.onnx` to begin with; {hint}"
     error = UsageError(message, hint=f"did you mean '{close}'? {hint}" if close else hint)
     return printable(f"{asked.prog}: {error}\n")
-
-
-def _discreet(message: str) -> str:
-    """Without URLs: that of a webhook, behind an option that is mistyped, is a secret, and CI keeps
-    what is said."""
-    words = (word.partition("://") for word in message.split(" "))
-    return " ".join(f"{word}{found}{'…' if found else ''}" for word, found, _ in words)
 
 
 def _asked(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

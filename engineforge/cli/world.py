@@ -46,17 +46,18 @@ def paths(args: argparse.Namespace) -> list[Path]:
 def specs(
     args: argparse.Namespace,
     given: Sequence[Path] | None = None,
-    inherited: Mapping[str, str] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
 ) -> Specs:
-    """The specs that are meant, as the options have them; UsageError where there are none.
-    `inherited` is the environment of children where that is not this one."""
+    """The specs that are meant, as the options have them; UsageError where there are none. Their
+    processes have the environment of this one, unless another is given."""
     given = paths(args) if given is None else given
     root = find_root(given)
     return Specs(
         given,
         root=root,
         cache=cache(args, root),
-        world=outside(environment(args) if inherited is None else inherited, say),
+        world=outside(environment(args) if environ is None else environ, say),
         remote=getattr(args, "remote", None),
         push=getattr(args, "push", None),
         no_remote=getattr(args, "no_remote", False),

@@ -74,6 +74,12 @@ def test_a_wrong_spec_is_answered_with_what_to_write(
     assert said in result.err
 
 
+def test_no_url_is_repeated(forge: Forge) -> None:
+    result = forge.run("build", "--remoet=https://key:word@example.com/x")
+    assert "did you mean '--remote'?" in result.err
+    assert "word" not in result.err
+
+
 def test_a_path_is_told_as_it_was_typed(forge: Forge, tmp_path: Path) -> None:
     assert (
         f"did you mean '{tmp_path}/specs/net.yaml'?"

@@ -55,7 +55,7 @@ def _promoted(forge: Forge) -> None:
 def test_a_page_is_written_and_is_one_file(built: Forge) -> None:
     result = built.run("report", "specs", "-o", "report.html")
     assert (result.code, result.out) == (0, "")
-    assert result.err == "report.html: 1 variants\n"
+    assert result.err == "report.html: 1 variant\n"
     text = Path("report.html").read_text(encoding="utf-8")
     assert text.startswith("<!doctype html>")
     assert 'id="net/fp32@ada"' in text
