@@ -28,6 +28,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "ENGINEFORGE_REGISTRY_USER": "goes to every registry that asks for a login",
     "ENGINEFORGE_REGISTRY_PASSWORD": "the same",
     "ENGINEFORGE_INSECURE_REGISTRIES": "hosts, with commas between, that are reached by http",
+    "ENGINEFORGE_WEBHOOK": "where `nightly` posts what went wrong, as `--webhook`",
     "CUDA_VISIBLE_DEVICES": "the GPUs that there are for EngineForge, as for CUDA",
     "CI": "where it is set, `push: ci` pushes and progress is lines",
     "NO_COLOR": "no colours",
