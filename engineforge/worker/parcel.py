@@ -120,12 +120,14 @@ def _of_network(job: Job) -> Mapping[str, Path]:
 
 def unpacked(entry: Entry, parcel: Parcel, job: Job, folder: Path) -> tuple[Job, Path]:
     """The job with the files of a parcel, laid out in an empty folder, and the model's path."""
+    # A link made or removed by another order of this node gives all of them another stat.
+    watched = {*parcel.source, *parcel.libraries.values()}
     for name, digest in entry.manifest.key_document["files"].items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
             raise StageFailed("engine", f"the parcel {parcel.key.short} has a file '{name}'")
         path.parent.mkdir(parents=True, exist_ok=True)
-        _lay(entry.file(Digest(digest).hex), path)
+        _lay(entry.file(Digest(digest).hex), path, linked=name not in watched)
     moved = {path: str(folder / name) for path, name in parcel.libraries.items()}
     return (
         replace(
@@ -140,11 +142,15 @@ def unpacked(entry: Entry, parcel: Parcel, job: Job, folder: Path) -> tuple[Job,
     )
 
 
-def _lay(file: Path, path: Path) -> None:
-    try:
-        os.link(file, path)
-    except OSError:  # a file system without links
-        shutil.copyfile(file, path)
+def _lay(file: Path, path: Path, *, linked: bool) -> None:
+    if linked:
+        try:
+            os.link(file, path)
+        except OSError:  # a file system without links
+            pass
+        else:
+            return
+    shutil.copyfile(file, path)
 
 
 def _moved(value: object, moved: Mapping[str, str]) -> object:

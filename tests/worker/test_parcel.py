@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -142,6 +143,20 @@ def test_a_network_has_its_files_where_its_spec_has_them(
     assert names == ["nets/small.py", "nets/__init__.py", "weights.npz"]
     assert path == found.folder / "nets" / "small.py"
     assert path.read_text() == "small.py"
+
+
+def test_builds_of_one_parcel_at_once_leave_each_other_alone(
+    network: Callable[..., Job], post: Post, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "plugin.so"
+    plugin.write_bytes(b"plugin")
+    job = replace(network("net.py"), libraries=_files(plugin))
+    model = Model(job.model, digest_bytes(b""), ())
+    one, _ = post.sent(job, model, tmp_path / "one")
+    post.sent(job, model, tmp_path / "two")
+    shutil.rmtree(tmp_path / "two")
+    for path, (_, stat) in {**one.source, **one.libraries}.items():
+        assert stat_of(path) == stat
 
 
 def test_a_file_outside_the_folder_of_its_spec_is_not_sent(
