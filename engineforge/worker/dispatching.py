@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 class Cluster(Protocol):
     """What carries orders to nodes; called by one thread at a time. A ticket stands for an order
-    that was started."""
+    that was started. HostUnfit where the cluster is there no more."""
 
     @property
     def where(self) -> str:

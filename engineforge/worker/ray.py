@@ -10,7 +10,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,20 +72,23 @@ class RayCluster:
             message = f"'--on {self._on}' needs Ray, which is not installed here: {error}"
             raise HostUnfit(message, hint=_INSTALL) from error
         self._must_listen()
-        # It says at length, and on stdout, what is said here in a word.
-        nowhere = self._exit.enter_context(Path(os.devnull).open("w"))
-        self._exit.enter_context(contextlib.redirect_stdout(nowhere))
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         given = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            address = "auto" if self._on == RUNNING else self._on
-            ray.init(address, configure_logging=False, log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
-            raise self._unusable(error) from error
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                for each, handler in given.items():
-                    signal.signal(each, handler)  # it puts its own in their place
+        address = "auto" if self._on == RUNNING else self._on
+        with contextlib.ExitStack() as until_open:
+            # It says at length, and on stdout, what is said here in a word.
+            nowhere = until_open.enter_context(Path(os.devnull).open("w"))
+            until_open.enter_context(contextlib.redirect_stdout(nowhere))
+            try:
+                ray.init(address, configure_logging=False, log_to_driver=False)
+            except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
+                raise self._unusable(error) from error
+            finally:
+                if threading.current_thread() is threading.main_thread():
+                    for each, handler in given.items():
+                        signal.signal(each, handler)  # it puts its own in their place
+            # Only now: whoever is refused a cluster has its stdout back.
+            self._exit = until_open.pop_all()
         self._ray: Any = ray  # its types are of some use to its functions, and none to its actors
         self._run = self._ray.remote(max_calls=1, max_retries=0)(_carry_out)
         return self
@@ -107,9 +110,10 @@ class RayCluster:
         port = found.port or (_CLIENT_PORT if client else _PORT)
         try:
             socket.create_connection((str(found.hostname), port), _CONNECT_SECONDS).close()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: it can be no name of a host
+            said = error.strerror if isinstance(error, OSError) else None
             raise HostUnfit(
-                f"no Ray cluster listens at '{address}': {error.strerror or error}",
+                f"no Ray cluster listens at '{address}': {said or error}",
                 hint=f"`ray start --head --ray-client-server-port {port}` does, on its head node"
                 if client
                 else "`ray start --head` starts one here; RAY_ADDRESS, or --on "
@@ -131,7 +135,21 @@ class RayCluster:
             f"{_INSTALL} what a client needs",
         )
 
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """HostUnfit where the cluster is there no more; Ray's client says ValueError of a channel
+        that is closed."""
+        try:
+            yield
+        except (ConnectionError, ValueError) as error:
+            raise HostUnfit(
+                f"{self.where} cannot be reached any more: {_first_sentence(error)}",
+                hint="the same command goes on from here, when it can",
+            ) from error
+
     def nodes(self) -> Sequence[Node]:
+        with self._reaching():
+            found = self._ray.nodes()
         return [
             Node(
                 id=each["NodeID"],
@@ -140,7 +158,7 @@ class RayCluster:
                 cpus=int(each["Resources"].get("CPU", 0)),
                 gpus=int(each["Resources"].get("GPU", 0)),
             )
-            for each in self._ray.nodes()
+            for each in found
             if each["Alive"]
         ]
 
@@ -154,25 +172,29 @@ class RayCluster:
             num_gpus=1 if order.need.gpu else 0,  # never a part of one: tactics are timed on it
             label_selector=selector,
         )
-        if self._mail is None:  # not before: it is a process
-            here = self._ray.get_runtime_context().get_node_id()
-            mailbox = self._ray.remote(num_cpus=0, max_restarts=-1)(_Mailbox)
-            self._mail = mailbox.options(label_selector={_NODE_ID: here}).remote()
-        return placed.remote(self._serve, order, self._mail)
+        with self._reaching():
+            if self._mail is None:  # not before: it is a process
+                here = self._ray.get_runtime_context().get_node_id()
+                mailbox = self._ray.remote(num_cpus=0, max_restarts=-1)(_Mailbox)
+                self._mail = mailbox.options(label_selector={_NODE_ID: here}).remote()
+            return placed.remote(self._serve, order, self._mail)
 
     def events(self) -> Sequence[Event]:
         if self._mail is None:
             return ()
         # What is told of how it goes may be lost; what is built is not.
-        with contextlib.suppress(self._ray.exceptions.RayError):
+        with self._reaching(), contextlib.suppress(self._ray.exceptions.RayError):
             found: Sequence[Event] = self._ray.get(self._mail.take.remote(), timeout=5)
             return found
         return ()
 
     def ended(self, tickets: Sequence[object], seconds: float) -> Mapping[object, Answer | Lost]:
         refs = list(tickets)
-        done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=seconds, fetch_local=False)
-        return {each: self._answer(each) for each in done}
+        with self._reaching():
+            done, _ = self._ray.wait(
+                refs, num_returns=len(refs), timeout=seconds, fetch_local=False
+            )
+            return {each: self._answer(each) for each in done}
 
     def _answer(self, ref: Any) -> Answer | Lost:  # noqa: ANN401 - Ray's, or that of its client
         errors = self._ray.exceptions
@@ -191,7 +213,8 @@ class RayCluster:
         return replace(answer, node=node) if isinstance(answer, Refused) else answer
 
     def cancel(self, ticket: object, *, force: bool) -> None:
-        self._ray.cancel(ticket, force=force)
+        with self._reaching():
+            self._ray.cancel(ticket, force=force)
 
 
 class _Mailbox:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from engineforge.errors import HostUnfit
 from engineforge.project.plans import Selection
 from engineforge.project.project import Project
 from engineforge.store.local import LocalStore
@@ -196,7 +199,45 @@ def test_an_interrupted_client_leaves_nothing_running(forge: Forge, farm: Farm) 
     until(lambda: not node.builds(), _PLENTY)
 
 
-@pytest.mark.parametrize("address", ["ray://127.0.0.1:1", "127.0.0.1:1"])
+@pytest.mark.filterwarnings("ignore:Ray Client connection timed out")
+def test_a_client_whose_cluster_goes_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engineforge.worker.ray import RayCluster
+
+    monkeypatch.setenv("RAY_CLIENT_RECONNECT_GRACE_PERIOD", "1")
+    head = Head(tmp_path / "log")
+    try:
+        until(lambda: _listens(head.client_port), _PLENTY)
+        with RayCluster(f"ray://127.0.0.1:{head.client_port}", serve) as cluster:
+            cluster.nodes()
+            head.close()
+            with pytest.raises(HostUnfit, match="cannot be reached any more"):
+                cluster.nodes()
+    finally:
+        head.close()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_who_is_refused_a_cluster_has_stdout_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engineforge.worker.ray import RUNNING, RayCluster
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    before = sys.stdout
+    with pytest.raises(HostUnfit, match="no Ray cluster runs on this host"):
+        RayCluster(RUNNING, serve).__enter__()
+    assert sys.stdout is before
+
+
+@pytest.mark.parametrize("address", ["ray://a..b:1", "ray://127.0.0.1:1", "127.0.0.1:1"])
 def test_where_nobody_listens_that_is_said_at_once(forge: Forge, address: str) -> None:
     result = forge.run("build", "specs", "--on", address, "--remote", "far")
     assert result.code == 5
