@@ -6,8 +6,10 @@ import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -214,6 +216,13 @@ def built(forge: Forge) -> Forge:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_configure() -> None:
+    """A shell has what it starts in the background ignore SIGINT, and the children of that too:
+    who interrupts a build would wait for ever."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Two for the whole suite, if there is room for models of 2 GB in each; else this process. Nor
     beside another where a GPU's latency is measured."""
