@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -47,6 +48,15 @@ def farm(head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setenv("RAY_ADDRESS", head.address)
     yield made
     made.close()
+
+
+@pytest.fixture
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One cluster at a time has clients: Ray's servers for them take the first port from 23000 on
+    that looks free, and those of two clusters take the same."""
+    with (tmp_path_factory.getbasetemp().parent / "ray-clients").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _far(forge: Forge, stage: str) -> list[Path]:
@@ -180,6 +190,7 @@ def test_a_node_that_is_not_what_its_labels_say_refuses(forge: Forge, farm: Farm
     assert _far(forge, "engine") == []
 
 
+@pytest.mark.usefixtures("outside")
 def test_from_outside_the_cluster_it_is_all_the_same(forge: Forge, farm: Farm) -> None:
     farm.node()
     on = ("--on", f"ray://127.0.0.1:{farm.head.client_port}")
@@ -188,6 +199,7 @@ def test_from_outside_the_cluster_it_is_all_the_same(forge: Forge, farm: Farm) -
     assert (process.returncode, built["outcome"]) == (0, "built")
 
 
+@pytest.mark.usefixtures("outside")
 def test_an_interrupted_client_leaves_nothing_running(forge: Forge, farm: Farm) -> None:
     node = farm.node()
     chain(forge, "slow", 3000)
@@ -199,6 +211,7 @@ def test_an_interrupted_client_leaves_nothing_running(forge: Forge, farm: Farm) 
     until(lambda: not node.builds(), _PLENTY)
 
 
+@pytest.mark.usefixtures("outside")
 @pytest.mark.filterwarnings("ignore:Ray Client connection timed out")
 def test_a_client_whose_cluster_goes_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -70,4 +70,4 @@ class TestBeforeItBegins:
         result = sound.run("nightly", "-o", "nights", *KEY, *words)
         assert result.code == 2
         assert "s3cr3t" not in result.err
-        assert "unrecognized arguments" in result.err
+        assert "did you mean '--webhook'?" in result.err
