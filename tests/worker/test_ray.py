@@ -236,18 +236,14 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_who_is_refused_a_cluster_has_stdout_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from engineforge.worker.ray import RUNNING, RayCluster
+def test_who_is_refused_a_cluster_has_stdout_back(head: Head) -> None:
+    from engineforge.worker.ray import RayCluster
 
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    before = sys.stdout
-    with pytest.raises(HostUnfit, match="no Ray cluster runs on this host"):
-        RayCluster(RUNNING, serve).__enter__()
-    assert sys.stdout is before
+    with RayCluster(head.address, serve):
+        before = sys.stdout
+        with pytest.raises(HostUnfit, match="twice"):  # Ray has one cluster for each process
+            RayCluster(head.address, serve).__enter__()
+        assert sys.stdout is before
 
 
 @pytest.mark.parametrize("address", ["ray://a..b:1", "ray://127.0.0.1:1", "127.0.0.1:1"])
