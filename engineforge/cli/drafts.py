@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -73,8 +74,15 @@ def _fitting(known: Mapping[str, Target]) -> dict[str, Target]:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that is not there yet; UsageError where it is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file that is not there yet; UsageError where it is, HostUnfit where it cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UsageError(
+            f"'{path.parent}' is no folder", hint="name another file with -o"
+        ) from None
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -83,6 +91,14 @@ def write_new(path: Path, text: str) -> None:
             f"'{path}' is there already, and nothing is overwritten",
             hint="name another file with -o, or move this one away",
         ) from None
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> HostUnfit:
+    return HostUnfit(
+        f"'{path}' cannot be written: {error.strerror}", hint="name another place with -o"
+    )
 
 
 def relative(path: Path, folder: Path) -> str:
@@ -108,4 +124,9 @@ def say_next(spec: Path, *, wrote_targets: Path | None) -> None:
     world.say(f"wrote {spec}")
     if wrote_targets is not None:
         world.say(f"wrote {wrote_targets}, with the targets of this host")
-    world.say(f"next: engineforge build {spec}")
+    say_build(spec)
+
+
+def say_build(spec: Path) -> None:
+    """Say the command that builds it, as a shell takes it."""
+    world.say(f"next: {shlex.join(['engineforge', 'build', str(spec)])}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,7 @@ def _commands(args: argparse.Namespace) -> list[Command]:
             )
         text = sys.stdin.read()
     else:
+        _must_end_with_command(words)
         text = words[0] if len(words) == 1 else shlex.join(words)
     try:
         found = commands(text)
@@ -67,6 +69,20 @@ def _commands(args: argparse.Namespace) -> list[Command]:
             hint="expected a line such as: trtexec --onnx=model.onnx --fp16",
         )
     return found
+
+
+def _must_end_with_command(words: Sequence[str]) -> None:
+    """UsageError for options behind a command line in quotes, which nobody would read."""
+    first, *rest = words
+    behind = next((at for at, word in enumerate(rest) if word.startswith("-")), None)
+    if behind is None or not any(map(str.isspace, first)):
+        return
+    with contextlib.suppress(Unreadable):
+        if commands(first):
+            raise UsageError(
+                f"'{shlex.join(rest[behind:])}' stands behind the command line",
+                hint="options come before it: engineforge import-trtexec -o specs 'trtexec …'",
+            )
 
 
 def _where(args: argparse.Namespace, found: Sequence[Command]) -> tuple[Path, Path | None]:
@@ -165,7 +181,7 @@ def _say(draft: Draft, file: Path | None) -> None:
     if file is None:
         return
     world.say(f"wrote {file}")
-    world.say(f"next: engineforge build {file}")
+    drafts.say_build(file)
     if draft.measuring is not None:
         variant = next(iter(draft.values["variants"]))
         words = ["engineforge", "bench", str(file), "--variant", variant, *draft.measuring]

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     with nights.begun(now, me) as folder, NightLog(folder / EVENTS, world.now) as log:
         said = {"project": night.project, "version": __version__, "host": about["host"]}
         log.say("night", {**said, "git": about.get("git", "")})
-        end = End(nights, folder, night, log, keep=args.keep_nights)
+        end = End(nights, folder, night, log, keep=args.keep_nights, bug=traceback.print_exception)
         with _commands_stopped():
             try:
                 _carried_out(

@@ -5,6 +5,7 @@ The forms are those of `trtexec --help`.
 
 from __future__ import annotations
 
+import math
 import re
 
 Shape = tuple[int, ...]
@@ -56,7 +57,10 @@ def size(text: str, default: str = "M") -> int:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([BKMGbkmg]?)(?:i?[Bb])?", text.strip())
     if match is None:
         raise ValueError(f"expected a size such as 4096 (MiB) or 4G, found '{text}'")
-    return int(float(match[1]) * _UNITS[(match[2] or default).upper()])
+    count = float(match[1]) * _UNITS[(match[2] or default).upper()]
+    if count == math.inf:
+        raise ValueError(f"expected a size such as 4096 (MiB) or 4G, found '{text[:20]}…'")
+    return int(count)
 
 
 def in_words(count: int) -> str | int:

@@ -12,7 +12,7 @@ from engineforge.errors import EngineForgeError, HostUnfit
 from engineforge.nightly import junit
 from engineforge.nightly.folder import JUNIT, PAGE, REPORT, Nights, read_log
 from engineforge.nightly.log import NightLog
-from engineforge.nightly.night import Case, Night
+from engineforge.nightly.night import Case, Night, unexpected
 from engineforge.nightly.reporting import carried, newly_stale
 from engineforge.report.events import Log
 from engineforge.report.page.html import page
@@ -20,12 +20,20 @@ from engineforge.store import files
 
 
 class End:
-    """Of one night, in its folder; `keep` nights are kept."""
+    """Of one night, in its folder; `keep` nights are kept, and `bug` is told of what nobody
+    expected."""
 
     def __init__(
-        self, nights: Nights, folder: Path, night: Night, log: NightLog, *, keep: int
+        self,
+        nights: Nights,
+        folder: Path,
+        night: Night,
+        log: NightLog,
+        *,
+        keep: int,
+        bug: Callable[[Exception], None],
     ) -> None:
-        self._nights, self._folder, self._keep = nights, folder, keep
+        self._nights, self._folder, self._keep, self._bug = nights, folder, keep, bug
         self._night, self._log = night, log
         self._before: Log | None = None
 
@@ -54,7 +62,7 @@ class End:
             self._written(REPORT, lambda: json.dumps(document, indent=2).encode())
             self._written(PAGE, lambda: page(document).encode())
             if not any(each.step == "report" for each in self._night.cases):
-                self._night.cases.append(Case(step="report", verdict="passed"))
+                self._add(Case(step="report", verdict="passed"))
         self._written(JUNIT, lambda: junit.document(self._night))
 
     def _written(self, name: str, made: Callable[[], bytes]) -> None:
@@ -65,9 +73,16 @@ class End:
             self._failed(error.exit_code, f"'{path}' is not made: {error}")
         except OSError as error:
             self._failed(HostUnfit.exit_code, f"'{path}' cannot be written: {error.strerror}")
+        except Exception as error:  # what else there is, and who is to be told, go on
+            self._bug(error)
+            self._failed(EngineForgeError.exit_code, f"'{path}': {unexpected(error)}")
 
     def _failed(self, code: int, said: str) -> None:
-        self._night.cases.append(Case(step="report", verdict="failed", code=code, said=said))
+        self._add(Case(step="report", verdict="failed", code=code, said=said))
+
+    def _add(self, case: Case) -> None:
+        self._night.cases.append(case)
+        self._log.case(case)
 
     def close(self, seconds: float) -> None:
         """Say that the night is over, and let go of those that are not kept."""

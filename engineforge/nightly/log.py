@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from engineforge.nightly.night import Case
 from engineforge.report import events
 from engineforge.worker.outcome import Event, Finished
 
@@ -59,6 +60,19 @@ class NightLog:
     def say(self, event: str, fields: Mapping[str, Any]) -> None:
         """One of the night's own events."""
         self._write(events.written({"event": event, **fields}, self._now()))
+
+    def case(self, case: Case) -> None:
+        """What a step came to."""
+        found: dict[str, Any] = {
+            "step": case.step,
+            "verdict": case.verdict,
+            "code": case.code,
+            "said": case.said,
+        }
+        about: dict[str, Any] = {"label": case.label, "spec": case.spec}
+        if case.at is not None:
+            about |= {"file": case.at.file, "line": case.at.line}
+        self.say("case", {**found, **{name: each for name, each in about.items() if each}})
 
     def text(self) -> str:
         """What was written so far."""

@@ -135,3 +135,10 @@ def worst(codes: Iterable[int]) -> int:
     """0 where nothing went wrong."""
     found = set(codes)
     return next((code for code in WORST_FIRST if code in found), 0)
+
+
+def unexpected(error: Exception) -> str:
+    """What is said of an exception that nobody expected."""
+    return (
+        f"what nobody expected: {type(error).__name__}; its traceback is in what this command said"
+    )

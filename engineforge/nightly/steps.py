@@ -34,7 +34,7 @@ from engineforge.errors import (
 from engineforge.nightly.checks import BuiltPlan, Checks
 from engineforge.nightly.log import NightLog
 from engineforge.nightly.means import Means
-from engineforge.nightly.night import Case, Night
+from engineforge.nightly.night import Case, Night, unexpected
 from engineforge.nightly.promoting import Promotion
 from engineforge.nightly.reporting import reported
 from engineforge.project.folder import spec_files, spec_name
@@ -46,7 +46,6 @@ from engineforge.store.far.overlay import Overlay
 from engineforge.worker.outcome import Built, Failed, Finished, Outcome, Reused, Skipped
 
 _Made = TypeVar("_Made")
-_BUG = "what nobody expected: {0}; its traceback is in what this command said"
 
 
 class Steps:
@@ -87,13 +86,7 @@ class Steps:
         if case.verdict == "failed" and case.at is None and case.spec:
             case = replace(case, at=self._place(case))
         self._night.cases.append(case)
-        about = {"label": case.label, "spec": case.spec}
-        fields = {name: each for name, each in about.items() if each}
-        if case.at is not None:
-            fields["file"] = case.at.file
-        line = {"line": case.at.line} if case.at is not None and case.at.line else {}
-        said = {"step": case.step, "verdict": case.verdict, "code": case.code, "said": case.said}
-        self._log.say("case", {**said, **fields, **line})
+        self._log.case(case)
 
     def _step(self, step: str, work: Callable[[], _Made]) -> _Made | None:
         """None where it failed, which is a case then."""
@@ -116,7 +109,7 @@ class Steps:
         except Exception as error:  # the other steps can do something all the same
             self._crashed = True
             self._means.bug(error)
-            failed(EngineForgeError.exit_code, _BUG.format(type(error).__name__))
+            failed(EngineForgeError.exit_code, unexpected(error))
         return None
 
     def _problems(self, step: str, problems: Iterable[Problem]) -> None:

@@ -20,6 +20,7 @@ __all__ = [
 ]
 
 
+_SPECS_ARE = "give spec files or their folder; `engineforge init MODEL.onnx` writes a first one"
 _SHOW = "`engineforge show {}` says what that engine is"
 _NO_SPECS = {
     ".onnx": "`engineforge init {}` writes a spec for it",
@@ -31,6 +32,8 @@ _NO_SPECS = {
 
 def find_root(paths: Sequence[Path]) -> Path:
     """The specs folder of some specs: the nearest one, from them upwards, with a targets.yaml."""
+    if not paths:
+        raise UsageError("no specs are named", hint=_SPECS_ARE)
     roots = {}
     for path in paths:
         if not path.exists():
@@ -60,7 +63,7 @@ def _meant(path: Path) -> str:
     beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
     if close := nearest(path.name, [each for each in beside if not each.startswith(".")]):
         return f"did you mean '{path.parent / close}'?"
-    return "give spec files or their folder; `engineforge init MODEL.onnx` writes a first one"
+    return _SPECS_ARE
 
 
 def spec_files(paths: Sequence[Path]) -> list[Path]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from engineforge.project.plans import Plan, PlannedVariant
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Results:
     """Of a `plan`, as it was when it was carried out: `outcomes` in the order of its variants, and
     the `faults` that were found in the store on the way.
@@ -35,6 +35,9 @@ class Results:
     plan: Plan
     outcomes: tuple[Outcome, ...]
     faults: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Results: {len(self)} outcomes, {len(self.failures)} failed>"
 
     def __iter__(self) -> Iterator[tuple[PlannedVariant, Outcome]]:
         return iter(zip(self.plan.variants, self.outcomes, strict=True))

@@ -110,7 +110,7 @@ class Effort:
     specs_parsed: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Plan:
     """All selected variants of all specs, the `others` of those specs, and the problems of what
     could not be planned; `unmade` are the models, by spec, that have to be made first."""
@@ -125,9 +125,14 @@ class Plan:
     """Whether these are all variants that the project has, as far as they could be planned."""
     faults: tuple[str, ...] = ()
     """What was found to be corrupt in the store, and is set aside."""
-    specs: Specs | None = field(default=None, repr=False, compare=False)
+    specs: Specs | None = field(default=None, compare=False)
     """Which carry it out."""
-    asked: Asked = field(default_factory=Asked, repr=False, compare=False)
+    asked: Asked = field(default_factory=Asked, compare=False)
+
+    def __repr__(self) -> str:
+        # In a notebook it is shown by its name alone, and may have thousands of variants.
+        counts = f"{len(self.variants)} variants, {len(self.stale)} stale"
+        return f"<Plan: {counts}, {len(self.problems)} problems>"
 
     @property
     def stale(self) -> list[PlannedVariant]:

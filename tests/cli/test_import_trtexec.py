@@ -46,6 +46,12 @@ def test_a_command_may_stand_without_quotes(empty: Forge) -> None:
     assert spec["builder"] == {"tf32": False}
 
 
+def test_options_behind_a_command_in_quotes_are_not_lost_in_silence(empty: Forge) -> None:
+    done = empty.run("import-trtexec", "trtexec --onnx=net.onnx --fp16", "-o", "specs")
+    assert done.code == 2
+    assert "'-o specs' stands behind the command line" in done.err
+
+
 def test_a_script_is_read_from_stdin(empty: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
         "trtexec --onnx=net.onnx --saveEngine=a.plan\ntrtexec --onnx=net.onnx --saveEngine=b.plan\n"

@@ -190,3 +190,19 @@ def test_a_folder_is_no_model(empty: Forge) -> None:
     (empty.root / "saved" / "saved_model.pb").touch()
     assert "saved_model: saved" in empty.run("init", "saved").err
     assert empty.run("init", "none.onnx").code == 2
+
+
+@pytest.mark.parametrize(
+    ("output", "code"), [("net.onnx/net.yaml", 2), ("net.onnx/below/net.yaml", 5)]
+)
+def test_a_place_that_cannot_be_written_is_said(empty: Forge, output: str, code: int) -> None:
+    convnet(empty.root / "net.onnx")
+    done = empty.run("init", "net.onnx", "-o", output)
+    assert done.code == code
+    assert "with -o" in done.err
+
+
+def test_the_next_command_is_one_that_a_shell_takes(empty: Forge) -> None:
+    convnet(empty.root / "a net;.onnx")
+    done = empty.run("init", "a net;.onnx")
+    assert "next: engineforge build 'specs/a net;.yaml'" in done.err

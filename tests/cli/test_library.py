@@ -70,6 +70,12 @@ def test_an_old_plan_builds_what_it_planned(forge: Forge) -> None:
     assert isinstance(plan.build().or_raise()[LABEL], ef.Reused)
 
 
+def test_a_plan_and_its_results_are_shown_in_a_few_words(built: Forge) -> None:
+    plan = ef.load_specs("specs").plan()
+    assert repr(plan) == "<Plan: 1 variants, 0 stale, 0 problems>"
+    assert repr(plan.build()) == "<Results: 1 outcomes, 0 failed>"
+
+
 def test_only_what_is_named_is_planned(forge: Forge) -> None:
     forge.edit("net", "targets: [ada]", "targets: [ada, ampere]")
     plan = ef.load_specs("specs").plan(targets=["ampere"])
@@ -118,6 +124,11 @@ def test_check_gives_the_plan_where_all_is_sound(forge: Forge) -> None:
 def test_a_missing_path_is_said_at_once(forge: Forge) -> None:
     with pytest.raises(ef.UsageError, match="'spec' does not exist"):
         ef.load_specs("spec")
+
+
+def test_no_paths_at_all_are_said_to_be_none(forge: Forge) -> None:
+    with pytest.raises(ef.UsageError, match="no specs are named"):
+        ef.load_specs([])
 
 
 def test_the_given_environment_stands_for_that_of_the_process(forge: Forge) -> None:

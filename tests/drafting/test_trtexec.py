@@ -154,6 +154,10 @@ def test_a_shape_tensor_is_given_values() -> None:
     }
 
 
+def test_a_size_without_end_is_refused() -> None:
+    assert "expected a size" in _refused(f"--workspace={'9' * 400}")["workspace"]
+
+
 def test_shapes_that_cannot_be_are_refused() -> None:
     assert "dimension of 0" in _refused("--minShapes=x:0 --optShapes=x:1")["minShapes"]
     assert "min <= opt" in _refused("--minShapes=x:4 --optShapes=x:1 --maxShapes=x:8")["optShapes"]

@@ -93,9 +93,22 @@ def test_workflows_may_only_read(name: str) -> None:
 def test_the_workflow_leaves_what_a_failed_night_came_to() -> None:
     steps = yaml.safe_load((WORKFLOWS / "nightly.yml").read_text())["jobs"]["engines"]["steps"]
     uses = {each["uses"].partition("@")[0]: each for each in steps if "uses" in each}
-    for action in ("actions/cache/save", "actions/upload-artifact"):
-        assert uses[action]["if"] == "always()"
+    assert uses["actions/cache/save"]["if"] == "always()"
+    assert uses["actions/upload-artifact"]["if"].startswith("always() && ")
     assert "actions/cache" not in uses
+
+
+def test_the_workflow_shows_no_earlier_night_as_this_one() -> None:
+    steps = yaml.safe_load((WORKFLOWS / "nightly.yml").read_text())["jobs"]["engines"]["steps"]
+    (night,) = (each for each in steps if "engineforge nightly" in each.get("run", ""))
+    (upload,) = (each for each in steps if "upload-artifact" in each.get("uses", ""))
+    assert upload["if"].endswith(f"steps.{night['id']}.outcome != 'skipped'")
+
+
+def test_the_workflow_leaves_no_token_to_code_of_specs() -> None:
+    steps = yaml.safe_load((WORKFLOWS / "nightly.yml").read_text())["jobs"]["engines"]["steps"]
+    (checkout,) = (each for each in steps if "actions/checkout" in each.get("uses", ""))
+    assert checkout["with"]["persist-credentials"] is False
 
 
 def test_ci_runs_what_has_to_be_green() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -78,6 +79,8 @@ class TestOneNight:
         found = log(left(project))
         assert found[0]["event"] == "night"
         assert (found[-1]["event"], found[-1]["code"]) == ("ended", 2)
+        said = Counter(each["verdict"] for each in found if each["event"] == "case")
+        assert found[-1]["cases"] == said
         finished = {
             (each["label"], each.get("check")): each["outcome"]
             for each in found

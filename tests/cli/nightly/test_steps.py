@@ -16,6 +16,7 @@ from tests.cli.nightly.nights import (
     cases,
     in_dev,
     left,
+    log,
     night,
     process,
 )
@@ -117,6 +118,18 @@ class TestSteps:
         assert found["promotion", "promotion"] == "Skipped"
         assert found["gc", "gc"] == "Skipped"
         assert found["report", "report"] == "Passed"
+
+    def test_a_page_that_cannot_be_made_costs_the_page_alone(
+        self, sound: Forge, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # A bug, as there may be one in whatever makes it.
+        monkeypatch.setattr("engineforge.nightly.ending.page", None)
+        result = night(sound)
+        assert result.code == 1
+        assert "Traceback" in result.err
+        assert cases(sound)["report", "report"] == "Error"
+        assert log(left(sound))[-1]["event"] == "ended"
+        assert in_dev(sound) == {"fine": 1, "stale": 1}
 
 
 class TestPromotion:
