@@ -20,10 +20,12 @@ _Bounds = dict[str, dict[str, Shape]]  # by input, then min, opt and max
 def profiles(
     given: Given, interface: ModelInterface | None, found: Findings
 ) -> list[dict[str, Any]]:
-    """The profiles as a spec has them; none where the command names no shapes.
+    """The profiles as a spec has them; none where the command names no shapes, and none are needed
+    or the model is not at hand.
 
-    As in trtexec, `--shapes` fixes an input that the profile does not mention, and is what is run
-    with for one that it does; what is missing of min, opt and max is taken from the others.
+    As in trtexec, an input that may vary and has no shape is 1 wherever it may vary, `--shapes`
+    fixes an input that the profile does not mention, and is what is run with for one that it does;
+    what is missing of min, opt and max is taken from the others.
     """
     bounds = _written(given, found)
     used = next((value for name, value in given if name == "useProfile"), None)
@@ -48,13 +50,31 @@ def profiles(
     made = []
     for each in bounds:
         profile = {}
-        for name, ranges in _expanded(each, inputs, found).items():
+        named = _expanded(each, inputs, found)
+        for name, ranges in named.items():
             value = _input(name, ranges, inputs.get(name) if inputs else None, found)
             if value is not None:
                 profile[name] = value
+        profile |= {
+            name: _ones(tensor, found)
+            for name, tensor in (inputs or {}).items()
+            if name not in named and not all(isinstance(dim, int) for dim in tensor.dims)
+        }
         if profile:
             made.append(profile)
     return made
+
+
+def _ones(tensor: TensorInterface, found: Findings) -> list[int]:
+    """What trtexec says that it is "automatically overriding" such a shape to."""
+    shape = [dim if isinstance(dim, int) else 1 for dim in tensor.dims]
+    found.note(
+        "shapes",
+        "differs",
+        f"names no shape of '{tensor.name}', which is {'x'.join(map(str, shape))} then, as trtexec "
+        "has it; a spec can have {min, opt, max} as well",
+    )
+    return shape
 
 
 def _written(given: Given, found: Findings) -> list[_Bounds]:

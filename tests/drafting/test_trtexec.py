@@ -127,6 +127,16 @@ def test_shapes_are_run_with_where_a_profile_is_there_and_built_for_where_none_i
     assert draft.measuring == ["--shapes", "x=3", "--shapes", "z=5"]
 
 
+def test_an_input_that_may_vary_and_has_no_shape_is_1_there_as_in_trtexec() -> None:
+    interface = _interface(
+        ("x", "float32", ("batch", 3, None)), ("y", "float32", (None,)), ("z", "float32", (4,))
+    )
+    draft = _draft("trtexec --onnx=m.onnx --shapes=y:7", interface=interface)
+    assert draft.values["inputs"] == {"x": [1, 3, 1], "y": [7]}
+    (note,) = (each for each in draft.notes if each.effect == "differs")
+    assert "'x', which is 1x3x1 then, as trtexec has it" in note.text
+
+
 def test_profiles_are_kept_in_their_order() -> None:
     flags = (
         "--profile=0 --minShapes=x:1 --optShapes=x:1 --maxShapes=x:1 --profile=1 --optShapes=x:9"
