@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import re
 
 from engineforge.cli import world
-from engineforge.errors import SpecError, UsageError
+from engineforge.errors import SpecError
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,16 +31,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _versions(given: list[str]) -> dict[str, str]:
-    versions = {}
-    for pair in given:
-        backend, _, version = pair.partition("=")
-        if not re.fullmatch(r"[0-9]+(\.[0-9]+){2,3}", version) or backend not in (
-            "tensorrt",
-            "tensorrt_rtx",
-        ):
-            raise UsageError(
-                f"--with {pair}: expected a backend and a full version",
-                hint="such as --with tensorrt=11.4.0.106 or --with tensorrt_rtx=1.8.0.1",
-            )
-        versions[backend] = version
-    return versions
+    """By backend; whether they are versions, planning says."""
+    return {backend: version for backend, _, version in (each.partition("=") for each in given)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from engineforge.worker.dispatching import Cluster
 
 Push = Literal["always", "ci", "never"]
+_VERSION = re.compile(r"[0-9]+(\.[0-9]+){2,3}")
 _REMOTE_VARIABLE = "ENGINEFORGE_REMOTE"
 # A TensorRT-RTX build takes about one core, and four times its weights of memory: so many at once
 # where it is not known how much there is.
@@ -117,8 +119,10 @@ class Specs:
         that was remembered; `checks` reads the data of accuracy checks too, and with
         `data_may_miss` what is wrong with that is a note; `environments` validates
         environments.yaml; `jobs` reads every spec again; `to_build` lets TensorRT load meanwhile,
-        for a build that follows inside one `with`. UsageError for names that there are not.
+        for a build that follows inside one `with`. UsageError for names that there are not, and for
+        what is no version.
         """
+        _must_be_versions(versions or {})
         selection = Selection(variants=frozenset(variants), targets=frozenset(targets))
         return self.planned(
             Asked(
@@ -314,6 +318,20 @@ class Specs:
         if all(each.job is not None for each in plan.stale):
             return plan
         return self.planned(replace(plan.asked, jobs=True))
+
+
+def _must_be_versions(versions: Mapping[str, str]) -> None:
+    if not versions:
+        return
+    from engineforge.spec.matrix import BACKENDS
+
+    # No target would have them, and all would seem to be up to date.
+    for backend, version in versions.items():
+        if backend not in BACKENDS or not _VERSION.fullmatch(version):
+            raise UsageError(
+                f"'{backend}={version}': expected a backend and a full version",
+                hint="such as tensorrt=11.4.0.106 or tensorrt_rtx=1.8.0.1",
+            )
 
 
 def _must_be_sound(plan: Plan, *, keep_going: bool = False) -> None:

@@ -216,6 +216,12 @@ def test_a_plan_for_a_toolchain_that_is_not_here_says_what_goes_stale(built: For
     assert "1.7.1.116 → 1.8.0.1" in plan.explain()
 
 
+@pytest.mark.parametrize("versions", [{"tensorrt": "11"}, {"tensorflow": "2.16.1"}])
+def test_a_toolchain_that_cannot_be_is_refused(forge: Forge, versions: dict[str, str]) -> None:
+    with pytest.raises(ef.UsageError, match="expected a backend and a full version"):
+        ef.load_specs("specs").plan(versions=versions)
+
+
 def test_the_targets_are_told(forge: Forge) -> None:
     assert set(ef.load_specs("specs").targets()) == {"ada", "ampere"}
 
