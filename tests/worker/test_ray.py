@@ -6,8 +6,6 @@ import fcntl
 import json
 import os
 import signal
-import socket
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +15,6 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from engineforge.errors import HostUnfit
 from engineforge.project.plans import Selection
 from engineforge.project.project import Project
 from engineforge.store.local import LocalStore
@@ -209,41 +206,6 @@ def test_an_interrupted_client_leaves_nothing_running(forge: Forge, farm: Farm) 
     process.communicate(timeout=_PLENTY)
     assert process.returncode == 130
     until(lambda: not node.builds(), _PLENTY)
-
-
-@pytest.mark.usefixtures("outside")
-@pytest.mark.filterwarnings("ignore:Ray Client connection timed out")
-def test_a_client_whose_cluster_goes_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from engineforge.worker.ray import RayCluster
-
-    monkeypatch.setenv("RAY_CLIENT_RECONNECT_GRACE_PERIOD", "1")
-    head = Head(tmp_path / "log")
-    try:
-        until(lambda: _listens(head.client_port), _PLENTY)
-        with RayCluster(f"ray://127.0.0.1:{head.client_port}", serve) as cluster:
-            cluster.nodes()
-            head.close()
-            with pytest.raises(HostUnfit, match="cannot be reached any more"):
-                cluster.nodes()
-    finally:
-        head.close()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def test_who_is_refused_a_cluster_has_stdout_back(head: Head) -> None:
-    from engineforge.worker.ray import RayCluster
-
-    with RayCluster(head.address, serve):
-        before = sys.stdout
-        with pytest.raises(HostUnfit, match="twice"):  # Ray has one cluster for each process
-            RayCluster(head.address, serve).__enter__()
-        assert sys.stdout is before
 
 
 @pytest.mark.parametrize("address", ["ray://a..b:1", "ray://127.0.0.1:1", "127.0.0.1:1"])
