@@ -370,7 +370,7 @@ def all_verified(rig: Rig, step: Step) -> bool:
 SOME = pytest.mark.parametrize("every", [29, pytest.param(1, marks=pytest.mark.slow)])
 
 
-@pytest.mark.parametrize("every", [31, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [31, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("made", STEPS)
 def test_one_cut_at_any_request_is_got_over(
     made: Callable[[Rig], Step], every: int, rig: Rig
