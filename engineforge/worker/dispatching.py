@@ -197,8 +197,8 @@ class Dispatching(Generic[T]):
         if self._running.why is not None:
             self._drop_queued()
         self._start()
-        self._pass_on()
         ended = self._cluster.ended([*self._started], _LOOK_SECONDS) if self._started else {}
+        self._pass_on()  # first: what was told before an answer is told before it
         for ticket, answer in ended.items():
             self._ended(ticket, answer)
 

@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,10 +29,9 @@ Serve = Callable[[Order, Callable[[Event], None]], Answer]
 _CLIENT = "ray://"
 _CLIENT_PORT, _PORT = 10001, 6379
 _CONNECT_SECONDS = 5.0
-# https://docs.ray.io/en/latest/ray-core/api/doc/ray.init.html, `address`.
-_CURRENT = Path("ray", "ray_current_cluster")
 _NODE_ID = "ray.io/node-id"
 _LOG_LINES = 20
+_TELL_SECONDS = 5.0
 _INSTALL = "python -m pip install 'engineforge[ray]'"
 
 
@@ -102,7 +100,7 @@ class RayCluster:
         address = self._on
         if address == RUNNING:
             with contextlib.suppress(OSError):
-                address = Path(tempfile.gettempdir(), _CURRENT).read_text().strip()
+                address = _current().read_text().strip()
         if address == RUNNING:
             return  # Ray knows at once that none runs
         client = address.startswith(_CLIENT)
@@ -235,10 +233,22 @@ def _carry_out(serve: Serve, order: Order, mail: Any) -> tuple[str, Answer]:  # 
     """Runs on a node, in a process of its own."""
     import ray
 
-    def tell(event: Event) -> None:
-        mail.tell.remote(event)
+    told: list[Any] = []
 
-    return ray.get_runtime_context().get_node_id(), serve(order, tell)
+    def tell(event: Event) -> None:
+        told[:] = [mail.tell.remote(event)]
+
+    answer = serve(order, tell)
+    if told:  # this process ends with its answer, which is not to come before what it has told
+        ray.wait(told, timeout=_TELL_SECONDS)
+    return ray.get_runtime_context().get_node_id(), answer
+
+
+def _current() -> Path:
+    """Where Ray says which cluster runs on this host: `address` in
+    https://docs.ray.io/en/latest/ray-core/api/doc/ray.init.html."""
+    folder = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))  # noqa: S108 - Ray's
+    return Path(folder, "ray", "ray_current_cluster")
 
 
 def _one_of(values: Sequence[str]) -> str:

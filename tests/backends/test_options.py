@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from engineforge.backends.options import BY_NAME, OPTIONS, Option, honoured, refusals, resolve
-from engineforge.target import Gpu, Target, Toolchain
+from engineforge.target import Target, Toolchain
+from tests.gpus import H200
 
 # Members of TensorRT's Python classes, as the wheels of these versions report them.
 API: dict[str, dict[str, list[str]]] = json.loads(
@@ -22,18 +23,6 @@ _HOLDERS = {
     "network": ("INetworkDefinition", "ITensor", "ILayer", "IBuilderConfig", "IAttention"),
     "plugin": ("IBuilderConfig", "IPluginRegistry", "OnnxParser"),
 }
-H200 = Gpu(
-    name="NVIDIA H200",
-    compute_capability="9.0",
-    sm_count=132,
-    memory=150_000_000_000,
-    memory_bus_width=6144,
-    l2_cache=62_914_560,
-    shared_memory_per_block=232_448,
-    shared_memory_per_sm=233_472,
-    ecc=True,
-    mig_profile=None,
-)
 
 
 def target(backend: str, version: str) -> Target:

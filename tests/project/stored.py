@@ -6,31 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from engineforge.backends.gpu import HostGpu
 from engineforge.checks import TIMING
 from engineforge.digest import document
 from engineforge.store.local import ENGINE, Entry, LocalStore
-from engineforge.target import Gpu
 from engineforge.worker.latency import LATENCY, Asked
-
-_H200 = HostGpu(
-    index=0,
-    uuid="GPU-0",
-    gpu=Gpu(
-        name="NVIDIA H200",
-        compute_capability="9.0",
-        sm_count=132,
-        memory=140 << 30,
-        memory_bus_width=6144,
-        l2_cache=60 << 20,
-        shared_memory_per_block=227 << 10,
-        shared_memory_per_sm=228 << 10,
-        ecc=True,
-        mig_profile=None,
-    ),
-    driver="580.95.05",
-    cuda="13.0",
-)
+from tests.gpus import host_gpu
 
 
 def put(
@@ -65,14 +45,14 @@ def put_latency(
     asked: Asked,
     **more: Any,  # noqa: ANN401
 ) -> Entry:
-    written = document(asked.key(engine.manifest.key, _H200))
+    written = document(asked.key(engine.manifest.key, host_gpu()))
     key = {
         "engine": engine.manifest.files[ENGINE].sha256,
         "measuring": TIMING,
         "point": written["point"],
         "settings": written["settings"],
         "number": number,
-        "driver": "580.95.05",
+        "driver": "580.159.04",
     }
     measured = {
         "latency_ms": {"median": median, "p99": median * 2},

@@ -25,14 +25,13 @@ from engineforge.promotion.state import State
 from engineforge.spec.environments import read_environments
 from engineforge.store.local import LocalStore
 from engineforge.target import Toolchain
-from tests.backends.test_options import H200
+from tests.gpus import H200, host_gpu
 from tests.promotion.engines import PLAN, engine_entry
-from tests.promotion.test_selecting import gpu
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=timezone.utc)
 HERE = Host(
     platform="linux-x86_64",
-    gpus=[gpu(H200)],
+    gpus=[host_gpu()],
     toolchains=[Toolchain(backend="tensorrt", version="10.9.0.34", cuda="12")],
 )
 TARGET: Mapping[str, Any] = {"platform": "linux-x86_64", "gpu": document(H200)}

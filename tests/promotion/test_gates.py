@@ -39,27 +39,13 @@ from engineforge.spec.environments import (
     Retention,
     Signer,
 )
-from engineforge.target import Gpu
+from tests.gpus import H200, L4, RTX_4090
 
 UTC = timezone.utc
 NOW = datetime(2027, 6, 15, 12, tzinfo=UTC)
 EARLIER = NOW - timedelta(hours=2)
 LATER = NOW - timedelta(hours=1)
 A, B, C = (Digest("sha256:" + 64 * each) for each in "abc")
-H200 = Gpu(
-    name="NVIDIA H200",
-    compute_capability="9.0",
-    sm_count=132,
-    memory=150_000_000_000,
-    memory_bus_width=6144,
-    l2_cache=60 << 20,
-    shared_memory_per_block=227 << 10,
-    shared_memory_per_sm=228 << 10,
-    ecc=True,
-    mig_profile=None,
-)
-L4 = replace(H200, name="NVIDIA L4", compute_capability="8.9", sm_count=58)
-ADA = replace(L4, name="NVIDIA RTX 4090", sm_count=128)
 CANDIDATE = Candidate(
     spec="net",
     file="specs/net.yaml",
@@ -575,7 +561,7 @@ def test_a_gpu_of_one_of_the_compute_capabilities_will_do() -> None:
 
 
 def test_on_each_kind_of_gpu_the_newest_measurement_decides() -> None:
-    slow = replace(LATENCY, gpu=ADA, p99_ms=9, time=EARLIER)
+    slow = replace(LATENCY, gpu=RTX_4090, p99_ms=9, time=EARLIER)
     fast = replace(LATENCY, gpu=L4)
     assert _latency(LatencyGate(max_p99_ms=5), fast, slow, candidate=RTX) == _refusal(
         "p99 is 9 ms, expected at most 5 ms (on 'NVIDIA RTX 4090', 'ci', 2027-06-15 10:00:00 UTC)"
@@ -675,7 +661,7 @@ def test_an_engine_that_is_over_a_limit_is_refused_whatever_it_replaces() -> Non
 
 
 def test_on_each_kind_of_gpu_it_is_compared() -> None:
-    here, there = replace(LATENCY, gpu=L4), replace(LATENCY, gpu=ADA)
+    here, there = replace(LATENCY, gpu=L4), replace(LATENCY, gpu=RTX_4090)
     both = Replaced(engine=C, latency=(here, there))
     assert _latency(RELATIVE, here, there, candidate=RTX, replaced=both).passed
     one = Replaced(engine=C, latency=(here,))

@@ -367,6 +367,13 @@ def all_verified(rig: Rig, step: Step) -> bool:
     return len(opened.history(state)) == state.number
 
 
+def cut_at_each(made: Callable[[Rig], Step], every: int, rig: Rig, *, onwards: bool) -> None:
+    for at, how in cuts(requests_of(rig, made), every):
+        step = made(rig)
+        cut_and_ended(rig, step, at, how, onwards=onwards)
+    assert all_verified(rig, step)
+
+
 SOME = pytest.mark.parametrize("every", [29, pytest.param(1, marks=pytest.mark.slow)])
 
 
@@ -375,10 +382,7 @@ SOME = pytest.mark.parametrize("every", [29, pytest.param(1, marks=pytest.mark.s
 def test_one_cut_at_any_request_is_got_over(
     made: Callable[[Rig], Step], every: int, rig: Rig
 ) -> None:
-    for at, how in cuts(requests_of(rig, made), every):
-        step = made(rig)
-        cut_and_ended(rig, step, at, how, onwards=False)
-    assert all_verified(rig, step)
+    cut_at_each(made, every, rig, onwards=False)
 
 
 @SOME
@@ -386,10 +390,7 @@ def test_one_cut_at_any_request_is_got_over(
 def test_where_the_network_goes_at_any_request_the_pointer_is_the_old_or_the_new_one(
     made: Callable[[Rig], Step], every: int, rig: Rig
 ) -> None:
-    for at, how in cuts(requests_of(rig, made), every):
-        step = made(rig)
-        cut_and_ended(rig, step, at, how, onwards=True)
-    assert all_verified(rig, step)
+    cut_at_each(made, every, rig, onwards=True)
 
 
 @SOME

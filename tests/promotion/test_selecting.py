@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from engineforge.backends.gpu import HostGpu
 from engineforge.backends.options import resolve
 from engineforge.digest import document
 from engineforge.errors import HostUnfit, UsageError
@@ -16,22 +15,17 @@ from engineforge.plan.keys import recipe
 from engineforge.promotion.selecting import Candidate, Host, select
 from engineforge.spec.model import Precision, Variant
 from engineforge.target import Gpu, Target, Toolchain
-from tests.backends.test_options import H200
+from tests.gpus import H200, L4, host_gpu
 
 CLASSIC = Toolchain(backend="tensorrt", version="10.13.3.9", cuda="12.9")
 RTX = Toolchain(backend="tensorrt_rtx", version="1.7.1.116", cuda="12")
 HERE = (Toolchain(backend="tensorrt", version="10.13.3.9", cuda="12"), RTX)
 H100 = replace(H200, name="NVIDIA H100 80GB HBM3", memory=85_000_000_000)
-L4 = replace(H200, name="NVIDIA L4", compute_capability="8.9", sm_count=58)
 T4 = replace(H200, name="Tesla T4", compute_capability="7.5", sm_count=40)
 
 
-def gpu(kind: Gpu = H200, index: int = 0, driver: str = "580.95.05", cuda: str = "13.0") -> HostGpu:
-    return HostGpu(index=index, uuid=f"GPU-{index}", gpu=kind, driver=driver, cuda=cuda)
-
-
 def host(*kinds: Gpu, toolchains: Sequence[Toolchain] = HERE) -> Host:
-    gpus = [gpu(kind, at) for at, kind in enumerate(kinds)]
+    gpus = [host_gpu(kind, at) for at, kind in enumerate(kinds)]
     return Host(platform="linux-x86_64", gpus=gpus, toolchains=toolchains)
 
 
@@ -139,20 +133,20 @@ def test_it_is_chosen_for_the_first_gpu_that_any_engine_is_for() -> None:
 
 
 def test_a_pinned_driver_is_closer_than_none() -> None:
-    pinned = engine("fp16@pinned", driver="580.95.05")
+    pinned = engine("fp16@pinned", driver="580.159.04")
     assert chosen([EXACT, pinned], host(H200)) == "fp16@pinned"
 
 
 def test_another_driver_than_the_pinned_one_is_refused() -> None:
     assert why_not(engine("fp16@h200", driver="570.1"), host(H200)) == (
         "it is for 'NVIDIA H200', and this host has 'NVIDIA H200' (GPU-0), whose driver is "
-        "580.95.05, expected 570.1"
+        "580.159.04, expected 570.1"
     )
 
 
 def test_a_driver_that_is_too_old_for_its_cuda_is_refused() -> None:
     new = Toolchain(backend="tensorrt", version="11.4.0.106", cuda="13")
-    old = Host(platform="linux-x86_64", gpus=[gpu(cuda="12.8")], toolchains=[new])
+    old = Host(platform="linux-x86_64", gpus=[host_gpu(cuda="12.8")], toolchains=[new])
     assert "knows CUDA up to 12.8, expected 13" in why_not(engine("fp16@h200", chain=new), old)
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from engineforge.digest import digest_file, document
 from tests.conftest import TARGETS
+from tests.gpus import L4
 from tests.models import convnet
 from tests.promotion.oci.cutting_proxy import CuttingProxy, cutting_proxy
 from tests.store.remote_servers import environment, s3_server
@@ -36,7 +37,6 @@ from engineforge.promotion.attest.keys import read_private_key
 from engineforge.promotion.attest.results import TEST_RESULT, Latency, LoadTest, OnGpu
 from engineforge.promotion.attest.statement import of_engine
 from tests.promotion.oci.registries import docker_registry
-from tests.promotion.world import ADA
 
 pytestmark = pytest.mark.slow
 
@@ -142,8 +142,8 @@ class Project:
         assert state is not None
         for engine in state.engines:
             capability = {"ada": "8.9", "ampere": "8.6"}[engine.target]
-            gpu = {**document(ADA), "compute_capability": capability}
-            on, time = OnGpu(gpu=gpu, driver="580.95.05"), datetime.now(timezone.utc)
+            gpu = {**document(L4), "compute_capability": capability}
+            on, time = OnGpu(gpu=gpu, driver="580.159.04"), datetime.now(timezone.utc)
             latency = Latency(
                 time=time,
                 median_ms=median_ms,

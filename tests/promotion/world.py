@@ -10,7 +10,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from engineforge.backends.gpu import HostGpu
 from engineforge.digest import Digest
 from engineforge.project.plans import Selection
 from engineforge.project.project import Project
@@ -27,8 +26,9 @@ from engineforge.promotion.pulling import Pulled, Wanted, pull
 from engineforge.promotion.selecting import Host
 from engineforge.promotion.state import State
 from engineforge.store.far.folder import Folder
-from engineforge.target import Gpu, Toolchain
+from engineforge.target import Toolchain
 from tests.conftest import SPEC, TARGETS, Forge, Result
+from tests.gpus import L4, host_gpu
 from tests.models import convnet
 from tests.promotion.attacker import Attacker
 
@@ -57,21 +57,9 @@ production:
   gates: {provenance: {signed_by: [ci]}, freshness: {}}
 """
 
-ADA = Gpu(
-    name="NVIDIA L4",
-    compute_capability="8.9",
-    sm_count=58,
-    memory=24 << 30,
-    memory_bus_width=192,
-    l2_cache=48 << 20,
-    shared_memory_per_block=99 << 10,
-    shared_memory_per_sm=100 << 10,
-    ecc=True,
-    mig_profile=None,
-)
 HERE = Host(
     platform="linux-x86_64",
-    gpus=[HostGpu(index=0, uuid="GPU-0", gpu=ADA, driver="580.95.05", cuda="13.0")],
+    gpus=[host_gpu(L4)],
     toolchains=[Toolchain(backend="tensorrt_rtx", version="1.7.1.116", cuda="13")],
 )
 """A host for which the target `ada` is."""

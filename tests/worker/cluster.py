@@ -22,15 +22,18 @@ def _free_port() -> int:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    # Short, since it is part of the paths of sockets; and nothing of it is left when this ends. Nor
+    # is what `--on ray` finds on this host another cluster for it.
+    folder = tempfile.mkdtemp(prefix="ray-")
+    os.environ["RAY_TMPDIR"] = folder
+    # Ray's server of a client takes more than its 30 seconds to start where much else runs.
+    os.environ["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = "120"
     from ray.cluster_utils import Cluster
 
     client_port = _free_port()
-    # Short, since it is part of the paths of sockets; and nothing of it is left when this ends.
-    folder = tempfile.mkdtemp(prefix="ray-")
     cluster = Cluster(
         initialize_head=True,
         head_node_args={
-            "temp_dir": folder,
             "ray_client_server_port": client_port,
             "num_cpus": 0,
             "include_dashboard": False,

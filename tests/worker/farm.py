@@ -18,19 +18,18 @@ from engineforge.worker.labels import labels_of
 from engineforge.worker.node import carry_out
 from engineforge.worker.order import Answer, Order
 from engineforge.worker.outcome import Event
-from tests.backends.test_options import H200
 from tests.conftest import Forge
+from tests.gpus import H200, L4, host_gpu
 from tests.worker.conftest import builders
 
 RTX = {"platform": "linux-x86_64", "tensorrt-rtx": "1.7.1.116", "tensorrt-rtx.cuda": "13"}
-L4 = replace(H200, name="NVIDIA L4", compute_capability="8.9", sm_count=58, memory=24_000_000_000)
 _ROOT = Path(__file__).parents[2]
 _PRETENDED = "PRETENDED_GPU"
 _KINDS = {"h200": H200, "l4": L4}
 
 
 def pretended(name: str) -> HostGpu:
-    return HostGpu(index=0, uuid=f"GPU-{name}", gpu=_KINDS[name], driver="580.159.04", cuda="13.0")
+    return replace(host_gpu(_KINDS[name]), uuid=f"GPU-{name}")
 
 
 def serve(order: Order, tell: Callable[[Event], None]) -> Answer:

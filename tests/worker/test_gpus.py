@@ -34,16 +34,11 @@ from engineforge.worker.outcome import (
     Started,
     Waiting,
 )
-from tests.backends.test_options import H200
 from tests.conftest import Forge, conditions
+from tests.gpus import host_gpu
 from tests.worker.conftest import litter
 
-
-def _gpu(index: int) -> HostGpu:
-    return HostGpu(index=index, uuid=f"GPU-{index}", gpu=H200, driver="580.159.04", cuda="13.0")
-
-
-ONE, OTHER, THIRD = (_gpu(index) for index in range(3))
+ONE, OTHER, THIRD = (host_gpu(index=index) for index in range(3))
 BOTH = (ONE, OTHER)
 
 # Takes a while, and says which GPU the process sees; on those in a file it ends otherwise.

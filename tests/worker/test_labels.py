@@ -6,18 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from engineforge.backends.gpu import HostGpu
 from engineforge.errors import HostUnfit
 from engineforge.target import Gpu, Target, Toolchain
 from engineforge.worker.labels import Need, Node, labels_of, need_of, what_there_is, why_nobody
-from tests.backends.test_options import H200
+from tests.gpus import H200, host_gpu
 
 _CLASSIC = Toolchain(backend="tensorrt", version="10.13.3.9", cuda="12.9")
 _MIG = replace(H200, mig_profile="1g.18gb")
-
-
-def _host(gpu: Gpu = H200, index: int = 0) -> HostGpu:
-    return HostGpu(index=index, uuid=f"GPU-{index}", gpu=gpu, driver="580.159.04", cuda="13.0")
 
 
 def _target(gpu: Gpu | None = H200, driver: str | None = None) -> Target:
@@ -38,7 +33,7 @@ def _node(labels: dict[str, str], *, cpus: int = 4, gpus: int = 1) -> Node:
 
 def _labels(gpu: Gpu = H200) -> dict[str, str]:
     # A package of TensorRT may say a major version of CUDA alone.
-    return labels_of("linux-x86_64", [replace(_CLASSIC, cuda="12")], [_host(gpu)])
+    return labels_of("linux-x86_64", [replace(_CLASSIC, cuda="12")], [host_gpu(gpu)])
 
 
 def test_labels_have_the_names_of_gpu_feature_discovery() -> None:
@@ -115,7 +110,7 @@ def test_a_compatible_engine_is_built_on_any_gpu_that_it_is_for(
 
 
 def test_gpus_of_two_kinds_have_no_labels_in_common() -> None:
-    gpus = [_host(), _host(_MIG, 1)]
+    gpus = [host_gpu(), host_gpu(_MIG, 1)]
     with pytest.raises(HostUnfit, match="not alike"):
         labels_of("linux-x86_64", [], gpus)
 

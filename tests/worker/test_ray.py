@@ -6,7 +6,8 @@ import fcntl
 import json
 import os
 import signal
-import tempfile
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,11 @@ from engineforge.project.plans import Selection
 from engineforge.project.project import Project
 from engineforge.store.local import LocalStore
 from engineforge.worker.outcome import Built, Event, Noted, Outcome
-from tests.backends.test_options import H200
 from tests.conftest import Forge, conditions
+from tests.gpus import H200, L4
 from tests.models import save
 from tests.worker.conftest import chain, litter, outcomes, says, until
-from tests.worker.farm import L4, FakeNode, Farm, Head, serve
+from tests.worker.farm import FakeNode, Farm, Head, serve
 
 pytest.importorskip("ray", reason="needs: python -m pip install 'engineforge[ray]'")
 pytestmark = pytest.mark.slow
@@ -208,6 +209,67 @@ def test_an_interrupted_client_leaves_nothing_running(forge: Forge, farm: Farm) 
     until(lambda: not node.builds(), _PLENTY)
 
 
+_IN_A_CLUSTER = """\
+import os, sys
+from engineforge.errors import HostUnfit
+from engineforge.worker.ray import RayCluster
+from tests.worker.farm import serve
+
+def refusal(act):
+    try:
+        act()
+    except HostUnfit as error:
+        return str(error)
+
+before = sys.stdout
+with RayCluster(sys.argv[1], serve) as cluster:
+    {inside}
+"""
+_UNTIL_IT_GOES = """cluster.nodes()
+    print("connected", file=sys.stderr, flush=True)
+    sys.stdin.readline()
+    said = refusal(cluster.nodes)
+print(said, file=before)"""
+_TWICE = """within = sys.stdout
+    said = refusal(RayCluster(sys.argv[1], serve).__enter__)  # Ray has one for each process
+    same = sys.stdout is within
+print(said, same, sys.stdout is before, file=before)"""
+
+
+def _client(address: str, inside: str) -> subprocess.Popen[str]:
+    """In a process of its own: what Ray keeps of a cluster that went breaks the next one."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _IN_A_CLUSTER.format(inside=inside), address],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_client_whose_cluster_goes_says_so(tmp_path: Path) -> None:
+    head = Head(tmp_path / "log")
+    try:
+        client = _client(f"ray://127.0.0.1:{head.client_port}", _UNTIL_IT_GOES)
+        says(client, "^connected$")
+    finally:
+        head.close()
+    out, err = client.communicate("\n", timeout=_PLENTY)
+    assert client.returncode == 0, err
+    assert "cannot be reached any more" in out
+
+
+def test_who_is_refused_a_cluster_has_stdout_back(head: Head) -> None:
+    client = _client(head.address, _TWICE)
+    out, err = client.communicate(timeout=_PLENTY)
+    assert client.returncode == 0, err
+    assert "twice" in out
+    assert out.splitlines()[-1].endswith("True True")
+
+
 @pytest.mark.parametrize("address", ["ray://a..b:1", "ray://127.0.0.1:1", "127.0.0.1:1"])
 def test_where_nobody_listens_that_is_said_at_once(forge: Forge, address: str) -> None:
     result = forge.run("build", "specs", "--on", address, "--remote", "far")
@@ -218,7 +280,7 @@ def test_where_nobody_listens_that_is_said_at_once(forge: Forge, address: str) -
 def test_a_cluster_that_is_gone_but_not_forgotten_is_not_waited_for(
     forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
