@@ -84,12 +84,11 @@ def _carried_out(
     environment = {k: v for k, v in world.environment(args).items() if k not in _SECRETS}
     specs = world.specs(args, environ=environment)
     with specs.open() as project:
-        how = specs.conditions(Running(jobs=args.jobs, timeout=args.timeout, keep_going=True))
         means = Means(
+            specs=specs,
             project=project,
-            paths=world.paths(args),
             selection=world.selection(args),
-            conditions=how,
+            running=Running(jobs=args.jobs, timeout=args.timeout, keep_going=True),
             about=About(
                 time=night.started.isoformat(timespec="seconds"),
                 project=night.project,
@@ -98,7 +97,6 @@ def _carried_out(
             ),
             lock=lambda: lacking(root),
             watch=lambda expected: progress(sys.stderr, os.environ, expected),
-            overlay=specs.overlay,
             environments=lambda: signing.environments(root / ENVIRONMENTS),
             not_promoted=not_promoted,
             to=args.to,

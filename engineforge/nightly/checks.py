@@ -11,7 +11,7 @@ from engineforge.nightly.log import NightLog
 from engineforge.nightly.means import Means
 from engineforge.nightly.night import Case
 from engineforge.project import checking
-from engineforge.project.plans import Plan, PlannedVariant
+from engineforge.project.plans import Asked, Plan, PlannedVariant
 from engineforge.worker.conditions import Conditions
 from engineforge.worker.outcome import Checked, Failed, Finished, Outcome, Skipped, Timed
 
@@ -69,7 +69,7 @@ class Checks:
         """The variants that can be checked. What is wrong with the data of checks is found here."""
         if self._made is None:
             means = self._means
-            plan = means.project.plan(means.paths, means.selection, checks=True)
+            plan = means.specs.planned(Asked(selection=means.selection, checks=True))
             known = set(self._before.problems)
             self._made = replace(
                 plan, variants=[each for each in plan.variants if not self._is_broken(each.label)]
@@ -90,8 +90,8 @@ class Checks:
 
     def _check(self, kind: str, plan: Plan, run: Callable[[Conditions], list[Outcome]]) -> None:
         with self._means.watch({each.label: None for each in plan.variants}) as shown:
-            how = replace(self._means.conditions, observe=self._log.telling(shown, kind))
-            outcomes = run(how)
+            told = self._means.told(self._log.telling(shown, kind))
+            outcomes = run(self._means.specs.conditions(told))
         for variant, outcome in zip(plan.variants, outcomes, strict=True):
             if not _asks(variant, kind):
                 continue

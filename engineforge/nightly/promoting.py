@@ -36,7 +36,7 @@ class Promotion:
         # Said once, not for each spec.
         may_promote(destination, who)
         promoter = Promoter(
-            means.project, means.paths, means.selection, environments=environments, key=key
+            means.project, means.specs.paths, means.selection, environments=environments, key=key
         )
         able = {each.spec for each in self._plan.variants if not each.unfit or each.engine}
         unreachable = None

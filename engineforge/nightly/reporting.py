@@ -12,7 +12,7 @@ from engineforge.nightly.night import Night, Serving
 from engineforge.plan.explain import changes
 from engineforge.project.folder import ENVIRONMENTS, spec_files, spec_name
 from engineforge.project.overview import overview
-from engineforge.project.plans import Plan, PlannedVariant
+from engineforge.project.plans import Asked, Plan, PlannedVariant
 from engineforge.project.promotion import freshness
 from engineforge.project.reading import names_of
 from engineforge.project.served import Served, look
@@ -27,7 +27,7 @@ from engineforge.store.local import LocalStore
 def reported(means: Means, night: Night, log: NightLog) -> bool:
     """Make the document of the night, with what environments have now."""
     project = means.project
-    plan = project.plan(means.paths, means.selection, checks=True, data_may_miss=True)
+    plan = means.specs.planned(Asked(selection=means.selection, checks=True, data_may_miss=True))
     served = _served(means, night)
     if served is not None:
         night.serving = [*_serving(plan, served, night, project.store)]
@@ -40,7 +40,7 @@ def reported(means: Means, night: Night, log: NightLog) -> bool:
 def _served(means: Means, night: Night) -> Sequence[Served] | None:
     if not (means.project.root / ENVIRONMENTS).is_file():
         return None
-    names = [spec_name(file, means.project.root) for file in spec_files(means.paths)]
+    names = [spec_name(file, means.project.root) for file in spec_files(means.specs.paths)]
     try:
         return look(means.environments(), dict.fromkeys(names))
     except EngineForgeError as error:  # their file is wrong, which the plan has said

@@ -38,11 +38,10 @@ from engineforge.nightly.night import Case, Night, unexpected
 from engineforge.nightly.promoting import Promotion
 from engineforge.nightly.reporting import reported
 from engineforge.project.folder import spec_files, spec_name
-from engineforge.project.plans import Plan
+from engineforge.project.plans import Asked, Plan
 from engineforge.project.roots import all_given
 from engineforge.report.text import failure_lines
 from engineforge.spec.load import load
-from engineforge.store.far.overlay import Overlay
 from engineforge.worker.outcome import Built, Failed, Finished, Outcome, Reused, Skipped
 
 _Made = TypeVar("_Made")
@@ -121,45 +120,48 @@ class Steps:
 
     def _plan(self) -> Plan:
         means = self._means
-        plan = means.project.plan(means.paths, means.selection, to_build=True, environments=True)
-        self._night.notes += dict.fromkeys(plan.notes)
+        asked = Asked(selection=means.selection, to_build=True, environments=True)
+        plan = means.specs.planned(asked)
+        self._note(plan)
         for spec in dict.fromkeys(each.spec for each in plan.variants):
             self.add(Case(step="plan", verdict="passed", spec=spec))
         return plan
 
+    def _note(self, plan: Plan) -> None:
+        known = self._night.notes
+        known += [each for each in dict.fromkeys(plan.notes) if each not in known]
+
     def _build(self, plan: Plan) -> BuiltPlan:
-        means, project = self._means, self._means.project
-        overlay = self._overlay() if plan.stale else None
+        means, known = self._means, set(plan.problems)
+        if plan.stale:
+            self._share()
         expected = {each.label: each.seconds for each in plan.stale}
         with means.watch({**expected, **dict.fromkeys(plan.unmade)}) as shown:
-            how = replace(means.conditions, observe=self._log.telling(shown))
-            if plan.unmade:
-                known = set(plan.problems)
-                project.make_sources(plan, how, overlay=overlay)
-                plan = project.plan(means.paths, means.selection, to_build=True)
-                self._problems("plan", [each for each in plan.problems if each not in known])
-            if overlay is not None and any(each.job is None for each in plan.stale):
-                plan = project.plan(means.paths, means.selection, jobs=True)
-            found = project.build(plan, how, overlay=overlay)
-        built = {each.label: came for each, came in zip(plan.variants, found, strict=True)}
+            found = means.specs.build(
+                plan, prepare=False, on=None, **means.told(self._log.telling(shown))
+            )
+        plan = found.plan
+        self._problems("plan", [each for each in plan.problems if each not in known])
+        self._note(plan)
+        built = {variant.label: outcome for variant, outcome in found}
         for variant in plan.variants:
             outcome = built[variant.label]
             if (variant.label, None) not in self._log.finished:
                 self._log.tell(Finished(variant.label, outcome))
             self.add(_of_build(variant.label, variant.spec, outcome))
-        if built and all(isinstance(each, Skipped) and each.unfit for each in found):
+        if built and all(isinstance(each, Skipped) and each.unfit for each in found.outcomes):
             said = "this host can build none of them"
             self.add(Case(step="build", verdict="failed", code=HostUnfit.exit_code, said=said))
         return BuiltPlan(plan=plan, outcomes=built)
 
-    def _overlay(self) -> Overlay | None:
-        """What machines share; where that cannot be used, this one builds by itself."""
+    def _share(self) -> None:
+        """Use what machines share; where that cannot be used, this one builds by itself."""
         try:
-            return self._means.overlay()
+            self._means.specs.overlay()
         except EngineForgeError as error:
             said = f"nothing is shared with other machines: {error}"
             self.add(Case(step="build", verdict="failed", code=error.exit_code, said=said))
-            return None
+            self._means.specs.alone()
 
     def _promote(self, plan: Plan, *, done: bool) -> None:
         why = self._means.not_promoted
@@ -184,7 +186,7 @@ class Steps:
             why = "specs have problems, and what they need is not known"
         else:
             try:
-                all_given(means.project.root, means.paths)
+                all_given(means.project.root, means.specs.paths)
             except UsageError as error:
                 why = str(error.args[0])
         if why is not None:
@@ -209,7 +211,9 @@ class Steps:
         """What the specs are called, by their files."""
         root = self._means.project.root
         try:
-            return {str(each): spec_name(each, root) for each in spec_files(self._means.paths)}
+            return {
+                str(each): spec_name(each, root) for each in spec_files(self._means.specs.paths)
+            }
         except (UsageError, OSError):
             return {}
 

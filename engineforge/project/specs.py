@@ -254,6 +254,10 @@ class Specs:
                 self._overlays.append(self._made_overlay(project))
         return self._overlays[0]
 
+    def alone(self) -> None:
+        """From now on, as if there were none."""
+        self._overlays[:] = [None]
+
     def shared(self) -> Overlay:
         """The same, which from now on is given what is built; UsageError where there is none."""
         if self._push != "always":
@@ -330,7 +334,7 @@ def _must_be_versions(versions: Mapping[str, str]) -> None:
         if backend not in BACKENDS or not _VERSION.fullmatch(version):
             raise UsageError(
                 f"'{backend}={version}': expected a backend and a full version",
-                hint="such as tensorrt=11.4.0.106 or tensorrt_rtx=1.8.0.1",
+                hint="such as --with tensorrt=11.4.0.106, in Python {'tensorrt': '11.4.0.106'}",
             )
 
 

@@ -141,11 +141,8 @@ def _key_lines(leaves: list[Mapping[str, Any]]) -> Iterator[str]:
 
 def _latency_lines(latency: Mapping[str, Any]) -> Iterator[str]:
     one, other = latency["before"], latency["after"]
-    if one is None and other is None:
-        return
     if one is None or other is None:
-        which = "the first" if one is None else "the second"
-        yield f"  latency    {which} was never measured: engineforge bench"
+        yield from _lacking("latency", one, other, "measured: engineforge bench")
         return
     if latency["slower_percent"] is None:
         yield f"  latency    not comparable: on {one['gpu']}, and on {other['gpu']}"
@@ -159,13 +156,17 @@ def _latency_lines(latency: Mapping[str, Any]) -> Iterator[str]:
             yield f"  latency    held down by {', '.join(each['held_down_by'])}"
 
 
+def _lacking(what: str, one: object, other: object, how: str) -> Iterator[str]:
+    """Which of two has no such figure; nothing where neither has."""
+    if one is not other:
+        which = "the first" if one is None else "the second"
+        yield f"  {what:10} {which} was never {how}"
+
+
 def _accuracy_lines(accuracy: Mapping[str, Any]) -> Iterator[str]:
     one, other = accuracy["before"], accuracy["after"]
-    if one is None and other is None:
-        return
     if one is None or other is None:
-        which = "the first" if one is None else "the second"
-        yield f"  accuracy   {which} was never checked: engineforge check --engine"
+        yield from _lacking("accuracy", one, other, "checked: engineforge check --engine")
         return
     for measure in MEASURES:
         if measure.name in one and measure.name in other:

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.conftest import CLASSIC, SPEC, TARGETS, Forge, Result
@@ -36,13 +35,7 @@ no_gpu = pytest.mark.skipif(has_gpu(), reason="claims what is said where there i
 @pytest.fixture
 def project(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> Forge:
     """Engines of two variants: one that is right, and one that is 10 % off."""
-    installed.install(forge, monkeypatch.setenv)
-    installed.model(forge.model)
-    forge.spec("net", _PRETENDED)
-    random = np.random.default_rng(0)
-    np.savez(forge.specs / "holdout.npz", x=random.standard_normal((8, 4)).astype(np.float32))
-    installed.put_engine(forge, "good", 0)
-    installed.put_engine(forge, "bad", 0.1)
+    installed.project(forge, monkeypatch.setenv, _PRETENDED)
     return forge
 
 

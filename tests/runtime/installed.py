@@ -208,6 +208,18 @@ def model(path: Path) -> Path:
     return save(graph, path)
 
 
+def project(forge: Forge, setenv: Callable[[str, str], None], spec: str) -> None:
+    """The spec `net` on such a host, with data for its check, and engines of its two variants:
+    `good`, which is right, and `bad`, which is 10 % off."""
+    install(forge, setenv)
+    model(forge.model)
+    forge.spec("net", spec)
+    random = np.random.default_rng(0)
+    np.savez(forge.specs / "holdout.npz", x=random.standard_normal((8, 4)).astype(np.float32))
+    put_engine(forge, "good", 0)
+    put_engine(forge, "bad", 0.1)
+
+
 def put_engine(forge: Forge, variant: str, off_by: float) -> Path:
     """Put an engine for a variant of the spec `net` into the store, as if it had been built."""
     with Project(forge.specs, forge.cache, os.environ) as project:

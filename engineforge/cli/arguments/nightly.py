@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from engineforge.cli.arguments.options import gpus, limits, paths, positive, remote, selectors
+from engineforge.cli.arguments.options import (
+    collection,
+    gpus,
+    limits,
+    paths,
+    positive,
+    remote,
+    selectors,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,26 +67,5 @@ def add_nightly(command: Command) -> None:
         "--push", choices=("always", "ci", "never"), help="add what is built to the remote store"
     )
     night.add_argument("--no-gc", action="store_true", help="collect no garbage")
-    night.add_argument(
-        "--keep-last",
-        type=positive,
-        metavar="N",
-        default=3,
-        help="gc keeps the newest N engines of each variant (default: 3)",
-    )
-    night.add_argument(
-        "--older-than",
-        metavar="AGE",
-        default="30d",
-        help="gc takes only what was last used so long ago (default: 30d)",
-    )
-    night.add_argument(
-        "--max-size", metavar="SIZE", help="gc takes it only until all entries fit: 50GiB"
-    )
-    night.add_argument(
-        "--grace",
-        metavar="AGE",
-        default="7d",
-        help="gc removes for good what has been in the trash so long (default: 7d)",
-    )
+    collection(night, "gc: ", keep_last=3, older_than="30d", grace="7d")
     night.set_defaults(keep_going=True, partial=False, forget=(), dry_run=False)

@@ -78,6 +78,46 @@ def remote(made: argparse.ArgumentParser) -> None:
     made.add_argument("--no-remote", action="store_true", help="use none, whatever the specs say")
 
 
+def collection(
+    made: argparse.ArgumentParser,
+    when: str = "",
+    *,
+    keep_last: int,
+    older_than: str | None,
+    grace: str,
+) -> None:
+    """What `gc` keeps and takes, with these defaults."""
+
+    def unless(default: object) -> str:
+        return f" (default: {default})" if default else ""
+
+    made.add_argument(
+        "--keep-last",
+        type=positive,
+        metavar="N",
+        default=keep_last,
+        help=f"{when}keep the newest N engines of each variant{unless(keep_last)}",
+    )
+    made.add_argument(
+        "--older-than",
+        metavar="AGE",
+        default=older_than,
+        help=f"{when}only what was last used, or held, so long ago{unless(older_than) or ': 30d'}",
+    )
+    made.add_argument(
+        "--max-size",
+        metavar="SIZE",
+        help=f"{when}only until all entries fit, unused ones first: 50GiB",
+    )
+    made.add_argument(
+        "--grace",
+        metavar="AGE",
+        default=grace,
+        help=f"{when}remove for good what has been in the trash so long (default: {grace}; 0 "
+        "empties it)",
+    )
+
+
 def duration(text: str) -> float:
     try:
         found = float(text)

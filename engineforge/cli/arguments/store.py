@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 
 from engineforge.cli.arguments.options import (
+    collection,
     common,
     gpus,
     paths,
-    positive,
     remote,
     running,
     selectors,
@@ -38,25 +38,7 @@ def add_store(command: Command) -> None:
 
     gc = command("gc", "gc", "move what no spec, pin or running process holds to the trash")
     paths(gc)
-    gc.add_argument(
-        "--keep-last",
-        type=positive,
-        metavar="N",
-        default=0,
-        help="keep the newest N engines of each variant",
-    )
-    gc.add_argument(
-        "--older-than", metavar="AGE", help="only what was last used, or held, so long ago: 30d"
-    )
-    gc.add_argument(
-        "--max-size", metavar="SIZE", help="only until all entries fit, unused ones first: 50GiB"
-    )
-    gc.add_argument(
-        "--grace",
-        metavar="AGE",
-        default="1d",
-        help="remove for good what has been in the trash so long (default: 1d; 0 empties it)",
-    )
+    collection(gc, keep_last=0, older_than=None, grace="1d")
     gc.add_argument(
         "--partial", action="store_true", help="take these for all specs, though there are others"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime", reason="python -m pip install 'engineforge[precision]'")
@@ -35,13 +34,7 @@ variants:
 def _night(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> tuple[int, dict[tuple[str, str], str]]:
     """One, in which one of two engines is 10 % off, and the other too slow: its exit code, and its
     cases."""
-    installed.install(forge, monkeypatch.setenv)
-    installed.model(forge.model)
-    forge.spec("net", _SPEC)
-    random = np.random.default_rng(0)
-    np.savez(forge.specs / "holdout.npz", x=random.standard_normal((8, 4)).astype(np.float32))
-    installed.put_engine(forge, "good", 0)
-    installed.put_engine(forge, "bad", 0.1)
+    installed.project(forge, monkeypatch.setenv, _SPEC)
     process = forge.process("nightly", "specs", "-o", "nights")
     out, err = process.communicate(timeout=120)
     assert process.returncode in (0, 1), out + err
