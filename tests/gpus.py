@@ -19,18 +19,8 @@ H200 = Gpu(
     ecc=True,
     mig_profile=None,
 )
-# Those of Ada have this in common, as far as any test goes.
-L4 = replace(
-    H200,
-    name="NVIDIA L4",
-    compute_capability="8.9",
-    sm_count=58,
-    memory=24_000_000_000,
-    memory_bus_width=192,
-    l2_cache=48 << 20,
-    shared_memory_per_block=99 << 10,
-    shared_memory_per_sm=100 << 10,
-)
+# The others have what tests tell them apart by, and the rest of the H200's.
+L4 = replace(H200, name="NVIDIA L4", compute_capability="8.9", sm_count=58)
 RTX_4090 = replace(L4, name="NVIDIA RTX 4090", sm_count=128)
 
 

@@ -94,7 +94,7 @@ def _cluster(on: str) -> contextlib.AbstractContextManager[Cluster]:
 
     # As Ray's own commands have it.
     on = os.environ.get(_CLUSTER_VARIABLE) or RUNNING if on == RUNNING else on
-    return RayCluster(on, serve)
+    return RayCluster(on, serve, os.environ)
 
 
 def environment(args: argparse.Namespace) -> Mapping[str, str]:

@@ -46,16 +46,16 @@ def is_address(on: str) -> bool:
 
 class RayCluster:
     """A context manager, to be opened in the main thread. `on` is RUNNING, ray://HOST:PORT from
-    anywhere, or HOST:PORT from a node."""
+    anywhere, or HOST:PORT from a node. `environment` is that of this process, as Ray sees it."""
 
-    def __init__(self, on: str, serve: Serve) -> None:
+    def __init__(self, on: str, serve: Serve, environment: Mapping[str, str]) -> None:
         if not is_address(on):
             raise UsageError(
                 f"'{on}' is no cluster",
                 hint=f"expected '{RUNNING}', for the one that runs here, or "
                 f"{_CLIENT}HOST:{_CLIENT_PORT}",
             )
-        self._on, self._serve = on, serve
+        self._on, self._serve, self._environment = on, serve, environment
         self._mail: Any = None
         self._exit = contextlib.ExitStack()
 
@@ -100,7 +100,7 @@ class RayCluster:
         address = self._on
         if address == RUNNING:
             with contextlib.suppress(OSError):
-                address = _current().read_text().strip()
+                address = _current(self._environment).read_text().strip()
         if address == RUNNING:
             return  # Ray knows at once that none runs
         client = address.startswith(_CLIENT)
@@ -244,10 +244,10 @@ def _carry_out(serve: Serve, order: Order, mail: Any) -> tuple[str, Answer]:  # 
     return ray.get_runtime_context().get_node_id(), answer
 
 
-def _current() -> Path:
+def _current(environment: Mapping[str, str]) -> Path:
     """Where Ray says which cluster runs on this host: `address` in
     https://docs.ray.io/en/latest/ray-core/api/doc/ray.init.html."""
-    folder = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))  # noqa: S108 - Ray's
+    folder = environment.get("RAY_TMPDIR", environment.get("TMPDIR", "/tmp"))  # noqa: S108
     return Path(folder, "ray", "ray_current_cluster")
 
 

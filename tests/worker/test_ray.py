@@ -222,7 +222,7 @@ def refusal(act):
         return str(error)
 
 before = sys.stdout
-with RayCluster(sys.argv[1], serve) as cluster:
+with RayCluster(sys.argv[1], serve, os.environ) as cluster:
     {inside}
 """
 _UNTIL_IT_GOES = """cluster.nodes()
@@ -231,7 +231,8 @@ _UNTIL_IT_GOES = """cluster.nodes()
     said = refusal(cluster.nodes)
 print(said, file=before)"""
 _TWICE = """within = sys.stdout
-    said = refusal(RayCluster(sys.argv[1], serve).__enter__)  # Ray has one for each process
+    # Ray has one for each process.
+    said = refusal(RayCluster(sys.argv[1], serve, os.environ).__enter__)
     same = sys.stdout is within
 print(said, same, sys.stdout is before, file=before)"""
 
@@ -375,7 +376,7 @@ def _on_gpus(forge: Forge, farm: Farm) -> tuple[dict[str, Outcome], list[Event]]
                 job = replace(each.job, variant=replace(variant, target=target))
                 plan.variants[index] = replace(each, job=job)
         overlay = project.overlay(str(forge.root / "far"), push=True)
-        with RayCluster(farm.head.address, serve) as cluster:
+        with RayCluster(farm.head.address, serve, os.environ) as cluster:
             found = project.build(plan, how, overlay=overlay, cluster=cluster)
         return {v.variant: o for v, o in zip(plan.variants, found, strict=True)}, events
 

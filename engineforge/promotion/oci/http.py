@@ -21,7 +21,7 @@ from engineforge.promotion.oci.answer import Answer, BrokenOff, Opened, SourceFa
 from engineforge.promotion.oci.documents import MOST_BYTES
 from engineforge.promotion.oci.login import Login, Scopes, TokenRefused
 from engineforge.store.far.objects import RemoteUnavailable
-from engineforge.store.far.web import is_local
+from engineforge.store.far.web import is_local, trusted
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
@@ -66,7 +66,7 @@ class Client:
         self._urllib3, self._connections = _loaded()
         self._login, self._said, self._wait, self._clear = login, said, wait, clear
         self._environment = environment
-        self._context = ssl.create_default_context()
+        self._context = trusted()
         self._pools: dict[str | None, PoolManager] = {}
         self._trips: deque[float] = deque([0.0], maxlen=_TRIPS)
 

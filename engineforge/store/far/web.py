@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import http.client
 import ipaddress
 import netrc
@@ -99,6 +100,17 @@ class Answer:
             raise BrokenOff(f"the connection broke: {_reason(error)}") from None
 
 
+def trusted() -> ssl.SSLContext:
+    """For connections to those whose certificates this host trusts, by default or by what OpenSSL's
+    variables name. These are read once: it takes some 25 ms."""
+    return _trusted(ssl.get_default_verify_paths())
+
+
+@functools.cache
+def _trusted(paths: ssl.DefaultVerifyPaths) -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
 @contextlib.contextmanager
 def asked(
     url: str,
@@ -111,8 +123,8 @@ def asked(
     are BrokenOff. Proxies are those that `environment` names. DownloadFailed where a redirect leads
     nowhere, or from an encrypted connection to one that is not."""
     opener = urllib.request.OpenerDirector()  # neither redirects nor errors are handled by it
-    context = ssl.create_default_context()
-    for handler in (urllib.request.HTTPHandler(), urllib.request.HTTPSHandler(context=context)):
+    encrypted = urllib.request.HTTPSHandler(context=trusted())
+    for handler in (urllib.request.HTTPHandler(), encrypted):
         opener.add_handler(handler)
     opener.addheaders = [("User-Agent", f"engineforge/{__version__}")]
     first = here = _encoded(url, "the URL")
