@@ -10,11 +10,11 @@ from typing import Any
 
 from engineforge.cli import world
 from engineforge.cli.bench import entry_of
+from engineforge.cli.labels import Label, label
 from engineforge.cli.signing import environments
 from engineforge.errors import EngineForgeError, UsageError
 from engineforge.project.finding import by_digits, by_file
 from engineforge.project.folder import ENVIRONMENTS
-from engineforge.project.plans import Selection
 from engineforge.project.subjects import Subject, Subjects
 from engineforge.report import events
 from engineforge.report.difference import difference, difference_lines
@@ -27,8 +27,6 @@ from engineforge.report.nights import (
 )
 from engineforge.report.promotion import plain
 from engineforge.store.local import ENGINE, LocalStore
-
-_NAMED = re.compile(r"(?P<spec>[^@]+)[:/](?P<variant>[^@:/]+)@(?P<target>[^@:/]+)")
 
 Night = Report | events.Log
 
@@ -93,7 +91,7 @@ def _subject(args: argparse.Namespace, what: str, store: LocalStore, subjects: S
         return subjects.of_entry(by_file(store, path / ENGINE)[0] if entry is None else entry)
     if re.fullmatch(r"(sha256:)?[0-9a-f]+", what):
         return subjects.of_entry(by_digits(store, what.removeprefix("sha256:")))
-    named = _NAMED.fullmatch(what)
+    named = label(what)
     specs = Path(args.specs)
     environment, slash, rest = what.partition("/")
     file = specs / ENVIRONMENTS
@@ -110,15 +108,15 @@ def _subject(args: argparse.Namespace, what: str, store: LocalStore, subjects: S
 def _served(file: Path, environment: str, what: str, subjects: Subjects) -> Subject:
     """An engine that an environment has: named, or the only one of its spec."""
     opened = environments(file).open(environment)
-    named = _NAMED.fullmatch(what)
-    spec = what if named is None else named["spec"]
+    named = label(what)
+    spec = what if named is None else named.spec
     state = opened.state(spec)
     if state is None:
         raise UsageError(f"{environment} has nothing of '{spec}'")
     found = [
         each
         for each in state.engines
-        if named is None or (each.variant, each.target) == (named["variant"], named["target"])
+        if named is None or (each.variant, each.target) == (named.variant, named.target)
     ]
     if len(found) != 1:
         there = ", ".join(each.name for each in state.engines)
@@ -129,25 +127,17 @@ def _served(file: Path, environment: str, what: str, subjects: Subjects) -> Subj
     return subjects.of_served(opened, spec, found[0])
 
 
-def _planned(
-    args: argparse.Namespace, specs: Path, named: re.Match[str], subjects: Subjects
-) -> Subject:
+def _planned(args: argparse.Namespace, specs: Path, named: Label, subjects: Subjects) -> Subject:
     """The engine of a variant, as its spec asks for it today."""
-    selection = Selection(
-        variants=frozenset([named["variant"]]), targets=frozenset([named["target"]])
-    )
-    files = [specs / f"{named['spec']}{suffix}" for suffix in (".yaml", ".yml")]
-    file = next((each for each in files if each.is_file()), None)
-    if file is None:
-        raise UsageError(f"there is no '{files[0]}'", hint="--specs names the folder of the specs")
+    file = named.file(specs)
     with world.project(args, [file]) as project:
-        plan = project.plan([file], selection)
+        plan = project.plan([file], named.selection)
         world.say_problems(plan.problems)
         for each in plan.variants:
             entry = None if each.engine is None else project.store.get("engine", each.engine)
             if entry is not None:
                 return subjects.of_entry(entry, each.label)
     raise EngineForgeError(
-        f"{named[0]} is not built, or not up to date",
+        f"{named.spec}:{named.variant}@{named.target} is not built, or not up to date",
         hint=f"`engineforge build {file}` builds it; an older engine is named by its key's digits",
     )

@@ -185,14 +185,14 @@ def policy(args: argparse.Namespace) -> gc.Policy:
 
 
 def _seconds(option: str, text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d|w)", text.lower())
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(s|min|h|d|w)", text.lower())
     if found is None and text != "0":
         raise UsageError(f"{option}: '{text}' is no time", hint="such as 90min, 12h, 30d or 2w")
     return 0.0 if found is None else float(found[1]) * _SECONDS[found[2]]
 
 
 def _bytes(option: str, text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b", text.lower())
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?)\s*([kmgt]?)(i?)b", text.lower())
     if found is None and text != "0":
         raise UsageError(f"{option}: '{text}' is no size", hint="such as 500MiB, 50GiB or 50GB")
     if found is None:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engineforge.cli import world
+from engineforge.cli.labels import label
 from engineforge.errors import SpecError, UsageError
 from engineforge.plan.planner import UpToDate
 from engineforge.project.checking import last_check
 from engineforge.project.finding import by_digits, by_file
 from engineforge.project.last import LastChecks
-from engineforge.project.plans import PlannedVariant
+from engineforge.project.plans import PlannedVariant, Selection
 from engineforge.report import accuracy, data, latency, layers, text
 from engineforge.report.promotion import plain
 from engineforge.store.local import Entry, LocalStore
@@ -25,8 +26,11 @@ from engineforge.worker.chain import CALIBRATION, MODEL
 def run(args: argparse.Namespace) -> int:
     path = Path(args.what)
     if path.is_dir() or path.suffix in (".yaml", ".yml"):
-        return _show_specs(args, path)
-    root = Path("specs")
+        return _show_specs(args, path, world.selection(args))
+    root = Path(args.specs)
+    named = label(args.what)
+    if named is not None and not path.is_file():
+        return _show_specs(args, named.file(root), named.selection)
     store = LocalStore(world.cache(args, root), world.say)
     if path.is_file():
         entries = by_file(store, path)
@@ -34,17 +38,17 @@ def run(args: argparse.Namespace) -> int:
         entries = [by_digits(store, args.what.removeprefix("sha256:"))]
     else:
         raise UsageError(
-            f"'{args.what}' is no spec, no file, and no digits of a key",
+            f"'{args.what}' is no spec, no variant, no file, and no digits of a key",
             hint="`engineforge plan` prints keys, `engineforge build` where engines are",
         )
     return _print_asked(args, store, [_Shown(entry) for entry in entries])
 
 
-def _show_specs(args: argparse.Namespace, path: Path) -> int:
+def _show_specs(args: argparse.Namespace, path: Path, selection: Selection) -> int:
     shown: list[_Shown] = []
     missing = []
     with world.project(args, [path]) as project:
-        plan = project.plan([path], world.selection(args), checks=True, data_may_miss=True)
+        plan = project.plan([path], selection, checks=True, data_may_miss=True)
         world.say_notes(plan.notes)
         last = LastChecks(plan, project.store)
         for variant in plan.variants:
@@ -63,8 +67,8 @@ def _show_specs(args: argparse.Namespace, path: Path) -> int:
         code = _print_asked(args, project.store, shown)
     if world.say_problems(plan.problems):
         return SpecError.exit_code
-    for label in missing:
-        world.say(f"{label}: stale, see `engineforge plan --explain`")
+    for each in missing:
+        world.say(f"{each}: stale, see `engineforge plan --explain`")
     return code
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from engineforge.project.plans import Plan, PlannedVariant
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Results:
     """Of a `plan`, as it was when it was carried out: `outcomes` in the order of its variants, and
     the `faults` that were found in the store on the way.
@@ -47,10 +48,11 @@ class Results:
 
     def __getitem__(self, label: str) -> Outcome:
         """KeyError for a label, `SPEC/VARIANT@TARGET`, that was not planned."""
-        for variant, outcome in self:
-            if variant.label == label:
-                return outcome
-        raise KeyError(label)
+        return self._by_label[label]
+
+    @cached_property
+    def _by_label(self) -> dict[str, Outcome]:
+        return {variant.label: outcome for variant, outcome in self}
 
     @property
     def engines(self) -> dict[str, Path]:

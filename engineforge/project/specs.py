@@ -76,6 +76,8 @@ class Specs:
         self._overlays: list[Overlay | None] = []
 
     def __enter__(self) -> Specs:
+        if self._project is not None:
+            raise RuntimeError("these specs are open already")
         self._project = Project(
             self.root, self.cache, self._world.environment, self._world.said, self._glance
         ).__enter__()

@@ -147,6 +147,26 @@ def test_show_says_what_an_engine_of_a_spec_is(built: Forge) -> None:
         assert fact in out
 
 
+@pytest.mark.parametrize("named", ["net/fp32@ada", "net:fp32@ada"])
+def test_show_takes_the_label_of_a_variant(forge: Forge, named: str) -> None:
+    forge.edit("net", "targets: [ada]", "targets: [ada, ampere]")
+    forge.build()
+    (shown,) = forge.run("show", named, "--json").json
+    assert (shown["variant"], shown["target"]) == ("fp32", "ada")
+    (forge.specs).rename(forge.root / "others")
+    assert forge.run("show", named).code == 2
+    assert forge.run("show", named, "--specs", "others").out.startswith("net/fp32@ada\n")
+
+
+def test_show_of_a_label_that_there_is_not_says_which_there_are(built: Forge) -> None:
+    result = built.run("show", "net/fp16@ada")
+    assert result.code == 2
+    assert "no spec has a variant 'fp16'\nhint: there is: fp32" in result.err
+    result = built.run("show", "nett/fp32@ada")
+    assert result.code == 2
+    assert "there is no 'specs/nett.yaml'" in result.err
+
+
 def test_show_knows_an_engine_file_wherever_it_is_and_whatever_it_is_called(
     built: Forge, tmp_path: Path
 ) -> None:

@@ -259,6 +259,8 @@ def test_a_link_to_the_given_specs_is_no_other_project(built: Forge, tmp_path: P
         (("--older-than", "soon"), "--older-than: 'soon' is no time"),
         (("--max-size", "50"), "--max-size: '50' is no size"),
         (("--grace", "1"), "--grace: '1' is no time"),
+        (("--grace", "9" * 400 + "w"), "is no time"),
+        (("--max-size", "9" * 400 + "TB"), "is no size"),
     ],
 )
 def test_times_and_sizes_have_units(built: Forge, option: tuple[str, str], said: str) -> None:

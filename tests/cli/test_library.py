@@ -64,6 +64,13 @@ def test_several_steps_may_share_what_they_opened(forge: Forge) -> None:
     assert isinstance(second[LABEL], ef.Reused)
 
 
+def test_what_is_open_is_not_opened_twice(forge: Forge) -> None:
+    with ef.load_specs("specs") as specs:
+        with pytest.raises(RuntimeError, match="open already"):
+            specs.__enter__()
+        assert len(specs.plan().variants) == 1
+
+
 def test_an_old_plan_builds_what_it_planned(forge: Forge) -> None:
     plan = ef.load_specs("specs").plan()
     plan.build().or_raise()

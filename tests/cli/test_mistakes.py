@@ -74,6 +74,16 @@ def test_a_wrong_spec_is_answered_with_what_to_write(
     assert said in result.err
 
 
+@pytest.mark.parametrize("name", ["a\n::set-env name=PATH::x", "a\rb"])
+def test_a_spec_whose_name_has_several_lines_is_refused(forge: Forge, name: str) -> None:
+    (forge.specs / "net.yaml").rename(forge.specs / f"{name}.yaml")
+    for what in ("specs", f"specs/{name}.yaml"):
+        result = forge.run("plan", what)
+        assert (result.code, result.out) == (2, "")
+        assert "is no name for a spec" in result.err
+        assert "\n::" not in result.err
+
+
 def test_no_url_is_repeated(forge: Forge) -> None:
     result = forge.run("build", "--remoet=https://key:word@example.com/x")
     assert "did you mean '--remote'?" in result.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from engineforge.cli.arguments.options import common, duration, positive, selectors
+from engineforge.cli.arguments.options import common, duration, folder, positive, selectors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +15,11 @@ def add_engines(command: Command) -> None:
     """Add these commands to the others."""
     show = command("show", "show", "say what an engine is")
     show.add_argument(
-        "what", metavar="WHAT", help="a spec, a folder of specs, an engine file, or a key's digits"
+        "what",
+        metavar="WHAT",
+        help="a spec, a folder of specs, SPEC/VARIANT@TARGET, an engine file, or a key's digits",
     )
+    folder(show)
     selectors(show)
     show.add_argument(
         "--calibration", action="store_true", help="print the ranges that a model is quantized by"

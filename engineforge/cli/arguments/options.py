@@ -32,6 +32,13 @@ def common(made: argparse.ArgumentParser) -> None:
     made.add_argument("--json", action="store_true", help="print JSON")
 
 
+def folder(made: argparse.ArgumentParser) -> None:
+    """For commands that are given labels."""
+    made.add_argument(
+        "--specs", default="specs", metavar="DIR", help="the folder of the specs (default: specs)"
+    )
+
+
 def selectors(made: argparse.ArgumentParser) -> None:
     for name in ("variant", "target"):
         made.add_argument(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engineforge.cli.arguments.options import common, paths, selectors
+from engineforge.cli.arguments.options import common, folder, paths, selectors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ def add_report(command: Command) -> None:
             help="a key's digits, the folder of an entry, an engine file with its manifest, "
             "SPEC:VARIANT@TARGET, ENV/SPEC:VARIANT@TARGET; or `report --json`, or an event log",
         )
-    diff.add_argument(
-        "--specs", default="specs", metavar="DIR", help="the folder of the specs (default: specs)"
-    )
+    folder(diff)
     diff.add_argument(
         "--all", action="store_true", help="name every layer that differs, not only the first ones"
     )

@@ -7,6 +7,7 @@ import argparse
 from engineforge.cli.arguments.options import (
     collection,
     common,
+    folder,
     gpus,
     paths,
     remote,
@@ -78,9 +79,7 @@ def _cache_actions(cache: argparse.ArgumentParser) -> None:
         made = action(name, text)
         made.add_argument("labels", nargs="+", metavar="LABEL", help="such as ocr/fp32@rtx-ada")
         if name == "pin":
-            made.add_argument(
-                "--specs", default="specs", metavar="SPECS", help="their folder (default: specs)"
-            )
+            folder(made)
     for name, text in (
         ("export", "write the entries of specs that are up to date into one file"),
         ("import", "take the entries of such a file, each byte verified"),
