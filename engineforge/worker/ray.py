@@ -30,6 +30,7 @@ _CLIENT = "ray://"
 _CLIENT_PORT, _PORT = 10001, 6379
 _CONNECT_SECONDS = 5.0
 _NODE_ID = "ray.io/node-id"
+_NO_SERVER = "Starting Ray client server failed"
 _LOG_LINES = 20
 _TELL_SECONDS = 5.0
 _INSTALL = "python -m pip install 'engineforge[ray]'"
@@ -127,6 +128,12 @@ class RayCluster:
             )
         lines = [each.strip() for each in str(error).splitlines() if each.strip()]
         said = ": ".join(dict.fromkeys([*lines[:1], *lines[-1:]])) or type(error).__name__
+        if _NO_SERVER in str(error):
+            return HostUnfit(
+                f"{self.where} could not start its server for this client",
+                hint="try once more; where a head has GRPC_ENABLE_FORK_SUPPORT=0 in its environment, "
+                "it does not fail so",
+            )
         return HostUnfit(
             f"{self.where} cannot be used: {said}",
             hint="this host and all nodes need the same versions of Python and Ray; "

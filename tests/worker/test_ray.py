@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -108,9 +109,10 @@ def test_a_node_that_is_lost_is_replaced_and_its_engine_published_once(
     farm.node()
     chain(forge, "slow", 2000)
     process = farm.start(forge, "--variant", "fp32")
-    until(lambda: len(_far(forge, "parcel")) == 2, _PLENTY)
-    _building(farm)
-    says(process, "slow/fp32@ada: building")
+    awaited = {"net/fp32@ada: built", "slow/fp32@ada: building"}
+    while awaited:
+        line = says(process, "|".join(awaited))
+        awaited = {each for each in awaited if each not in line}
     lost = _building(farm)
     farm.kill(lost)
     found = outcomes(process)
@@ -261,6 +263,23 @@ def test_a_client_whose_cluster_goes_says_so(tmp_path: Path) -> None:
     out, err = client.communicate("\n", timeout=_PLENTY)
     assert client.returncode == 0, err
     assert "cannot be reached any more" in out
+
+
+def test_a_head_that_could_not_serve_a_client_is_asked_once_more(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise ConnectionAbortedError(
+            "Initialization failure from server:\nTraceback\nRuntimeError: Starting Ray client "
+            "server failed. See ray_client_server_23000.err for detailed logs."
+        )
+
+    monkeypatch.setattr("ray.init", init)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        on = f"ray://127.0.0.1:{listening.getsockname()[1]}"
+        result = forge.run("build", "specs", "--on", on, "--remote", "far")
+    assert result.code == 5
+    assert "could not start its server for this client\nhint: try once more" in result.err
 
 
 def test_who_is_refused_a_cluster_has_stdout_back(head: Head) -> None:
