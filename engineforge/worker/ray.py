@@ -131,8 +131,8 @@ class RayCluster:
         if _NO_SERVER in str(error):
             return HostUnfit(
                 f"{self.where} could not start its server for this client",
-                hint="try once more; where a head has GRPC_ENABLE_FORK_SUPPORT=0 in its environment, "
-                "it does not fail so",
+                hint="try once more; with GRPC_ENABLE_FORK_SUPPORT=0 in the environment of its head, "
+                "that does not happen",
             )
         return HostUnfit(
             f"{self.where} cannot be used: {said}",
