@@ -131,7 +131,7 @@ class RayCluster:
         if _NO_SERVER in str(error):
             return HostUnfit(
                 f"{self.where} could not start its server for this client",
-                hint="try once more; with GRPC_ENABLE_FORK_SUPPORT=0 in the environment of its head, "
+                hint="try once more; with GRPC_ENABLE_FORK_SUPPORT=0 in its head's environment, "
                 "that does not happen",
             )
         return HostUnfit(
