@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from engineforge.errors import UsageError
@@ -76,22 +76,23 @@ def spec_paths(paths: Sequence[Path]) -> list[str]:
     found: dict[str, str] = {}
     for path in paths:
         if not path.is_dir():
+            _must_be_lines([path.name])
             found.setdefault(os.path.abspath(path), str(path))  # noqa: PTH100 - links stay
             continue
         above = "" if str(path) == "." else f"{path}/".replace("//", "/")
-        files = [above + each for each in specs_below(str(path))]
+        below = specs_below(str(path))
+        _must_be_lines(below)
+        files = [above + each for each in below]
         if len(paths) == 1 and files:
-            _must_be_lines(files)
             return files
         for file in files:
             found.setdefault(os.path.abspath(file), file)  # noqa: PTH100
     if not found:
         raise UsageError(f"no specs (*.yaml) in '{paths[0]}'")
-    _must_be_lines(found.values())
     return sorted(found.values(), key=lambda each: each.split("/"))
 
 
-def _must_be_lines(files: Iterable[str]) -> None:
+def _must_be_lines(files: Sequence[str]) -> None:
     """UsageError for a name of several lines: what a second one says, logs take for their own."""
     if any(each in "".join(files) for each in "\n\r"):
         name = next(each for each in files if "\n" in each or "\r" in each)

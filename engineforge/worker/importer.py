@@ -51,7 +51,7 @@ class Importer:
             self._release()
 
     def close(self) -> None:
-        """Let the process end, and collect it."""
+        """End the process, and collect it."""
         with self._lock:
             self._release()
             for child in self._ending:

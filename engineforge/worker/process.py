@@ -151,14 +151,11 @@ class Child:
                     pipe.close()
 
     def close(self) -> None:
-        """Let it end by itself, and collect it."""
-        process = self._process
+        """End it and collect it. It writes nothing but for what it is asked, and what it has
+        answered is written: by itself it would first end what it loads, and take it all down."""
         self.release()
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        self._process.kill()
+        self._process.wait()
 
 
 def _absolute(value: object) -> str:
