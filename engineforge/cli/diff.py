@@ -12,7 +12,7 @@ from engineforge.cli import world
 from engineforge.cli.bench import entry_of
 from engineforge.cli.labels import Label, label
 from engineforge.cli.signing import environments
-from engineforge.errors import EngineForgeError, UsageError
+from engineforge.errors import UsageError
 from engineforge.project.finding import by_digits, by_file
 from engineforge.project.folder import ENVIRONMENTS
 from engineforge.project.subjects import Subject, Subjects
@@ -137,7 +137,4 @@ def _planned(args: argparse.Namespace, specs: Path, named: Label, subjects: Subj
             entry = None if each.engine is None else project.store.get("engine", each.engine)
             if entry is not None:
                 return subjects.of_entry(entry, each.label)
-    raise EngineForgeError(
-        f"{named.spec}:{named.variant}@{named.target} is not built, or not up to date",
-        hint=f"`engineforge build {file}` builds it; an older engine is named by its key's digits",
-    )
+    raise named.not_built(file)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from engineforge.errors import UsageError
+from engineforge.errors import EngineForgeError, UsageError
 from engineforge.project.plans import Selection
 
 _LABEL = re.compile(r"(?P<spec>[^@]+)[:/](?P<variant>[^@:/]+)@(?P<target>[^@:/]+)")
@@ -18,6 +18,9 @@ class Label:
     variant: str
     target: str
 
+    def __str__(self) -> str:
+        return f"{self.spec}/{self.variant}@{self.target}"
+
     @property
     def selection(self) -> Selection:
         return Selection(variants=frozenset([self.variant]), targets=frozenset([self.target]))
@@ -28,9 +31,17 @@ class Label:
         file = next((each for each in files if each.is_file()), None)
         if file is None:
             raise UsageError(
-                f"there is no '{files[0]}'", hint="--specs names the folder of the specs"
+                f"there is no '{files[0]}' that '{self}' could be a variant of",
+                hint="--specs names the folder of the specs",
             )
         return file
+
+    def not_built(self, file: Path) -> EngineForgeError:
+        return EngineForgeError(
+            f"{self} is not built, or not up to date",
+            hint=f"`engineforge build {file}` builds it; an older engine is named by its key's "
+            "digits",
+        )
 
 
 def label(text: str) -> Label | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engineforge.cli import world
-from engineforge.cli.labels import label
+from engineforge.cli.labels import Label, label
 from engineforge.errors import SpecError, UsageError
 from engineforge.plan.planner import UpToDate
 from engineforge.project.checking import last_check
@@ -30,7 +30,9 @@ def run(args: argparse.Namespace) -> int:
     root = Path(args.specs)
     named = label(args.what)
     if named is not None and not path.is_file():
-        return _show_specs(args, named.file(root), named.selection)
+        if not world.selection(args).all:
+            raise UsageError(f"'{args.what}' names one variant", hint="leave out the selectors")
+        return _show_specs(args, named.file(root), named.selection, named)
     store = LocalStore(world.cache(args, root), world.say)
     if path.is_file():
         entries = by_file(store, path)
@@ -44,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
     return _print_asked(args, store, [_Shown(entry) for entry in entries])
 
 
-def _show_specs(args: argparse.Namespace, path: Path, selection: Selection) -> int:
+def _show_specs(
+    args: argparse.Namespace, path: Path, selection: Selection, named: Label | None = None
+) -> int:
     shown: list[_Shown] = []
     missing = []
     with world.project(args, [path]) as project:
@@ -64,6 +68,8 @@ def _show_specs(args: argparse.Namespace, path: Path, selection: Selection) -> i
                 checked = last_check(project, variant) if data_found else None
                 verdict = accuracy.verdict(checked, data=data_found)
             shown.append(_Shown(entry, variant, verdict, _on_gpu(last, variant)))
+        if named is not None and missing and not plan.problems:
+            raise named.not_built(path)
         code = _print_asked(args, project.store, shown)
     if world.say_problems(plan.problems):
         return SpecError.exit_code

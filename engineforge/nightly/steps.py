@@ -137,12 +137,10 @@ class Steps:
             self._share()
         expected = {each.label: each.seconds for each in plan.stale}
         with means.watch({**expected, **dict.fromkeys(plan.unmade)}) as shown:
-            found = means.specs.build(
-                plan, prepare=False, on=None, **means.told(self._log.telling(shown))
-            )
-        plan = found.plan
-        self._problems("plan", [each for each in plan.problems if each not in known])
-        self._note(plan)
+            told = means.told(self._log.telling(shown))
+            plan = self._said(means.specs.make_sources(plan, **told), known)
+            found = means.specs.build(plan, prepare=False, on=None, **told)
+        plan = self._said(found.plan, known)
         built = {variant.label: outcome for variant, outcome in found}
         for variant in plan.variants:
             outcome = built[variant.label]
@@ -153,6 +151,14 @@ class Steps:
             said = "this host can build none of them"
             self.add(Case(step="build", verdict="failed", code=HostUnfit.exit_code, said=said))
         return BuiltPlan(plan=plan, outcomes=built)
+
+    def _said(self, plan: Plan, known: set[Problem]) -> Plan:
+        """A plan that was made anew, when what it adds to what is `known` was said."""
+        new = [each for each in plan.problems if each not in known]
+        known.update(new)
+        self._problems("plan", new)
+        self._note(plan)
+        return plan
 
     def _share(self) -> None:
         """Use what machines share; where that cannot be used, this one builds by itself."""

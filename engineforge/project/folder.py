@@ -76,13 +76,10 @@ def spec_paths(paths: Sequence[Path]) -> list[str]:
     found: dict[str, str] = {}
     for path in paths:
         if not path.is_dir():
-            _must_be_lines([path.name])
             found.setdefault(os.path.abspath(path), str(path))  # noqa: PTH100 - links stay
             continue
         above = "" if str(path) == "." else f"{path}/".replace("//", "/")
-        below = specs_below(str(path))
-        _must_be_lines(below)
-        files = [above + each for each in below]
+        files = [above + each for each in specs_below(str(path))]
         if len(paths) == 1 and files:
             return files
         for file in files:
@@ -90,13 +87,6 @@ def spec_paths(paths: Sequence[Path]) -> list[str]:
     if not found:
         raise UsageError(f"no specs (*.yaml) in '{paths[0]}'")
     return sorted(found.values(), key=lambda each: each.split("/"))
-
-
-def _must_be_lines(files: Sequence[str]) -> None:
-    """UsageError for a name of several lines: what a second one says, logs take for their own."""
-    if any(each in "".join(files) for each in "\n\r"):
-        name = next(each for each in files if "\n" in each or "\r" in each)
-        raise UsageError(f"{name!r} is no name for a spec: it has several lines")
 
 
 def spec_name(file: Path, root: Path) -> str:

@@ -117,6 +117,10 @@ class Project:
         named: dict[str, str] = {}
         for path in files:
             name = self._recall.name(path)
+            if "\n" in name or "\r" in name:  # what a second line says, logs take for their own
+                file = path.replace("\n", "\\n").replace("\r", "\\r")
+                plan.problems.append(Problem(file=file, message="a name of several lines"))
+                continue
             if named.setdefault(name, path) != path:
                 message = f"'{named[name]}' has the same name, '{name}'"
                 plan.problems.append(Problem(file=path, message=message))

@@ -74,6 +74,7 @@ class Specs:
         self._remote, self._push, self._no_remote = remote, push, no_remote
         self._project: Project | None = None
         self._overlays: list[Overlay | None] = []
+        self._about: Mapping[str, object] | None = None
 
     def __enter__(self) -> Specs:
         if self._project is not None:
@@ -85,7 +86,7 @@ class Specs:
 
     def __exit__(self, *error: object) -> None:
         project, self._project = self._project, None
-        self._glance = None
+        self._glance = self._about = None
         self._overlays.clear()
         if project is not None:
             project.__exit__(*error)
@@ -285,10 +286,18 @@ class Specs:
             memory=memory,
             cold=running.get("cold", False),
             environment=self._world.environment,
-            about=self._world.about(self.root) if about else {},
+            about=self._told() if about else {},
             now=self._world.now,
             observe=running.get("observe", lambda _: None),
         )
+
+    def _told(self) -> Mapping[str, object]:
+        """What manifests say of where they come from: one thing as long as these are open."""
+        found = self._about
+        if found is None:
+            found = self._world.about(self.root)
+            self._about = found if self._project is not None else None
+        return found
 
     def _made_overlay(self, project: Project) -> Overlay | None:
         asked = self._push

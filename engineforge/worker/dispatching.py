@@ -198,9 +198,11 @@ class Dispatching(Generic[T]):
             self._drop_queued()
         self._start()
         ended = self._cluster.ended([*self._started], _LOOK_SECONDS) if self._started else {}
-        self._pass_on()  # first: what was told before an answer is told before it
-        for ticket, answer in ended.items():
-            self._ended(ticket, answer)
+        try:
+            self._pass_on()  # first: what was told before an answer is told before it
+        finally:
+            for ticket, answer in ended.items():
+                self._ended(ticket, answer)
 
     def _look(self, now: float) -> None:
         if now - self._looked >= _NODES_SECONDS:

@@ -162,6 +162,13 @@ def test_show_of_a_label_that_there_is_not_says_which_there_are(built: Forge) ->
     result = built.run("show", "net/fp16@ada")
     assert result.code == 2
     assert "no spec has a variant 'fp16'\nhint: there is: fp32" in result.err
+    result = built.run("show", "net/fp32@ada", "--variant", "fp32")
+    assert result.code == 2
+    assert "leave out the selectors" in result.err
+    built.edit("net", "max: [8, 3", "max: [9, 3")
+    result = built.run("show", "net/fp32@ada", "--json")
+    assert (result.code, result.out) == (1, "")
+    assert "net/fp32@ada is not built, or not up to date" in result.err
     result = built.run("show", "nett/fp32@ada")
     assert result.code == 2
     assert "there is no 'specs/nett.yaml'" in result.err

@@ -105,7 +105,7 @@ def test_an_engine_that_is_not_up_to_date_says_how_to_name_the_old_one(two: Forg
     two.edit("net", "max: [8,", "max: [9,")
     result = two.run("diff", "net:fp32@ada", "net:strict@ada")
     assert result.code == 1
-    assert "net:fp32@ada is not built, or not up to date" in result.err
+    assert "net/fp32@ada is not built, or not up to date" in result.err
 
 
 def test_a_model_is_no_engine(two: Forge) -> None:

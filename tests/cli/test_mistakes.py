@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Forge
+from tests.conftest import SPEC, Forge
 
 
 @pytest.mark.parametrize(
@@ -75,13 +75,19 @@ def test_a_wrong_spec_is_answered_with_what_to_write(
 
 
 @pytest.mark.parametrize("name", ["a\n::set-env name=PATH::x", "a\rb"])
-def test_a_spec_whose_name_has_several_lines_is_refused(forge: Forge, name: str) -> None:
+def test_a_spec_whose_name_has_several_lines_is_left_out(forge: Forge, name: str) -> None:
+    (forge.specs / name).mkdir()
     (forge.specs / "net.yaml").rename(forge.specs / f"{name}.yaml")
-    for what in ("specs", f"specs/{name}.yaml"):
+    (forge.specs / name / "net.yaml").write_text((forge.specs / f"{name}.yaml").read_text())
+    forge.spec("fine", SPEC)
+    for what in ("specs", f"specs/{name}.yaml", f"specs/{name}", f"specs/{name}/net.yaml"):
         result = forge.run("plan", what)
-        assert (result.code, result.out) == (2, "")
-        assert "is no name for a spec" in result.err
-        assert "\n::" not in result.err
+        assert result.code == 2
+        assert "a name of several lines" in result.err
+        assert "\n::" not in result.out + result.err
+        assert "\r" not in result.out + result.err
+    result = forge.build("--keep-going")
+    assert (result.code, result.outcomes()) == (2, {"fp32@ada": "built"})
 
 
 def test_no_url_is_repeated(forge: Forge) -> None:

@@ -62,6 +62,9 @@ class Pretended:
         self.cancelled: list[tuple[str, bool]] = []
         self.most = 0
         self.running: dict[object, Order] = {}
+        self.told: list[Event] = []
+        self.last_word = ""
+        self.events_fail = False
         self.ends_when_cancelled = True
 
     def nodes(self) -> Sequence[Node]:
@@ -76,7 +79,10 @@ class Pretended:
         return ticket
 
     def events(self) -> Sequence[Event]:
-        return [Noted("nobody/fp32@ada", "an event of one that has ended")]
+        if self.events_fail:
+            raise EngineForgeError("the cluster is gone")
+        told, self.told = self.told, []
+        return [Noted("nobody/fp32@ada", "an event of one that has ended"), *told]
 
     def ended(self, tickets: Sequence[object], seconds: float) -> Mapping[object, Answer | Lost]:
         found: dict[object, Answer | Lost] = {}
@@ -89,6 +95,8 @@ class Pretended:
             times = self.started.count(order.job.variant.name)
             if (answer := self.answer(order, times)) is not None:
                 found[ticket] = answer
+                if self.last_word:
+                    self.told.append(Noted(order.label, self.last_word))
                 del self.running[ticket]
         return found
 
@@ -299,6 +307,28 @@ def test_a_cluster_that_breaks_is_told_to_all_who_wait(desk: Desks) -> None:
         waiting.result(60)
     with pytest.raises(EngineForgeError, match="the cluster is gone"):
         busy.order("b")
+    busy.dispatching.finish()
+
+
+def test_what_is_told_just_before_an_answer_is_not_lost(desk: Desks) -> None:
+    busy = desk(_node("one"))
+    busy.cluster.last_word = "the last word"
+    busy.order("a")
+    busy.answers()
+    assert Noted("net/a@ada", "the last word") in busy.events
+
+
+def test_an_answer_that_arrived_counts_though_the_cluster_breaks_then(desk: Desks) -> None:
+    busy = desk(_node("one"))
+
+    def answer(order: Order, _: int) -> Answer:
+        busy.cluster.events_fail = True
+        return _delivered(order)
+
+    busy.cluster.answer = answer
+    assert isinstance(busy.order("a").result(60), Delivered)
+    with pytest.raises(EngineForgeError, match="the cluster is gone"):
+        busy.order("b").result(60)
     busy.dispatching.finish()
 
 

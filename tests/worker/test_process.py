@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from engineforge.worker.process import Child, Crashed, Refused
 from tests.models import convnet
+from tests.worker.conftest import until
 
 
 @pytest.fixture
@@ -87,3 +89,15 @@ def _works_in(process: Path, folder: Path) -> bool:
         return os.readlink(process / "cwd") == str(folder)  # noqa: PTH115 - it may be gone
     except OSError:
         return False
+
+
+def test_one_that_loads_what_nobody_needs_any_more_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "lasting.py").write_text(
+        "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\n"
+    )
+    child = Child(tmp_path / "child.log", {**os.environ, "PYTHONPATH": str(tmp_path)})
+    child.tell({"op": "load", "module": "lasting"})
+    until((tmp_path / "begun").exists)
+    began = time.monotonic()
+    child.close()
+    assert time.monotonic() - began < 30

@@ -265,7 +265,7 @@ def test_a_client_whose_cluster_goes_says_so(tmp_path: Path) -> None:
     assert "cannot be reached any more" in out
 
 
-def test_a_head_that_could_not_serve_a_client_is_asked_once_more(
+def test_a_head_that_could_not_serve_a_client_is_told_apart(
     forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def init(*_: object, **__: object) -> None:

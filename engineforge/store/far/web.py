@@ -102,13 +102,18 @@ class Answer:
 
 def trusted() -> ssl.SSLContext:
     """For connections to those whose certificates this host trusts, by default or by what OpenSSL's
-    variables name. These are read once: it takes some 25 ms."""
-    return _trusted(ssl.get_default_verify_paths())
+    variables name. These are read once, and when they change: it takes some 25 ms."""
+    paths = ssl.get_default_verify_paths()
+    return _trusted(paths, *map(_changed, (paths.cafile, paths.capath)))
 
 
-@functools.cache
-def _trusted(paths: ssl.DefaultVerifyPaths) -> ssl.SSLContext:
+@functools.lru_cache(maxsize=1)
+def _trusted(paths: ssl.DefaultVerifyPaths, *changed: int | None) -> ssl.SSLContext:
     return ssl.create_default_context()
+
+
+def _changed(path: str | None) -> int | None:
+    return None if path is None else Path(path).stat().st_mtime_ns
 
 
 @contextlib.contextmanager

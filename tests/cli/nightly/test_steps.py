@@ -175,6 +175,26 @@ def test_an_environment_that_is_out_of_reach_costs_its_promotion_alone(sound: Fo
     assert "note: dev could not be asked what it serves" in result.err
 
 
+def test_where_nothing_can_be_shared_this_host_builds_by_itself(sound: Forge) -> None:
+    result = night(sound, "--remote", "https://127.0.0.1:9/engines", "--push", "always")
+    assert result.code == 2
+    assert "nothing is shared with other machines: " in result.out
+    found = cases(sound)
+    assert found["build", "build"] == "Error"
+    assert found["build", "stale/fp32@ada"] == "Passed"
+    assert in_dev(sound) == {"fine": 1, "stale": 1}
+
+
+def test_a_model_is_exported_first_and_what_that_shows_is_said_once(sound: Forge) -> None:
+    pytest.importorskip("torch", reason="python -m pip install 'engineforge[pytorch]'")
+    from tests.project.test_exporting import of_pytorch
+
+    result = night(of_pytorch(sound), "--no-promote")
+    assert result.code == 0
+    assert cases(sound)["build", "net/fp32@ada"] == "Passed"
+    assert result.err.count("'nets:make' draws its parameters at random") == 1
+
+
 def test_without_the_extra_of_the_page_all_else_is_written(sound: Forge) -> None:
     shadow = sound.root / "without"
     shadow.mkdir()
