@@ -306,5 +306,8 @@
   });
   addEventListener("hashchange", follow);
   follow();
-  addEventListener("load", () => setTimeout(() => location.hash.startsWith("#?") || follow()));
+  // Once more when the browser has gone there: it does so in the first frames after all is loaded.
+  addEventListener("load", () => requestAnimationFrame(() => requestAnimationFrame(() => {
+    if (!location.hash.startsWith("#?")) follow();
+  })));
 })();
