@@ -16,7 +16,7 @@ from engineforge.plan.planner import UpToDate
 from engineforge.project.checking import last_check
 from engineforge.project.finding import by_digits, by_file
 from engineforge.project.last import LastChecks
-from engineforge.project.plans import PlannedVariant, Selection
+from engineforge.project.plans import PlannedVariant
 from engineforge.report import accuracy, data, latency, layers, text
 from engineforge.report.promotion import plain
 from engineforge.store.local import Entry, LocalStore
@@ -26,13 +26,13 @@ from engineforge.worker.chain import CALIBRATION, MODEL
 def run(args: argparse.Namespace) -> int:
     path = Path(args.what)
     if path.is_dir() or path.suffix in (".yaml", ".yml"):
-        return _show_specs(args, path, world.selection(args))
+        return _show_specs(args, path)
     root = Path(args.specs)
     named = label(args.what)
     if named is not None and not path.is_file():
         if not world.selection(args).all:
             raise UsageError(f"'{args.what}' names one variant", hint="leave out the selectors")
-        return _show_specs(args, named.file(root), named.selection, named)
+        return _show_specs(args, named.file(root), named)
     store = LocalStore(world.cache(args, root), world.say)
     if path.is_file():
         entries = by_file(store, path)
@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
     return _print_asked(args, store, [_Shown(entry) for entry in entries])
 
 
-def _show_specs(
-    args: argparse.Namespace, path: Path, selection: Selection, named: Label | None = None
-) -> int:
+def _show_specs(args: argparse.Namespace, path: Path, named: Label | None = None) -> int:
+    """With a label, that variant alone, which has to be built."""
+    selection = world.selection(args) if named is None else named.selection
     shown: list[_Shown] = []
     missing = []
     with world.project(args, [path]) as project:

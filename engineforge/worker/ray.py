@@ -132,7 +132,7 @@ class RayCluster:
             return HostUnfit(
                 f"{self.where} could not start its server for this client",
                 hint="try once more; with GRPC_ENABLE_FORK_SUPPORT=0 in its head's environment, "
-                "that does not happen",
+                "that is far rarer",
             )
         return HostUnfit(
             f"{self.where} cannot be used: {said}",

@@ -355,20 +355,8 @@ def cuts(requests: list[str], every: int) -> Iterator[tuple[int, Cut]]:
     which for what reads is one."""
     for count, at in enumerate(range(1, len(requests) + 1, every)):
         yield at, CUTS[count % len(CUTS)]
-        if writes(requests[at - 1]):
+        if requests[at - 1].startswith(("PUT", "POST", "PATCH", "DELETE")):
             yield at, CUTS[(count + 2) % len(CUTS)]
-
-
-def ends(requests: list[str], every: int) -> Iterator[tuple[int, Cut]]:
-    """The same for a network that goes and stays away. Of requests that read, one after the other,
-    the first stands for all: what the registry has then is the same."""
-    for at, how in cuts(requests, every):
-        if every > 1 or at == 1 or writes(requests[at - 1]) or writes(requests[at - 2]):
-            yield at, how
-
-
-def writes(request: str) -> bool:
-    return request.startswith(("PUT", "POST", "PATCH", "DELETE"))
 
 
 def all_verified(rig: Rig, step: Step) -> bool:
@@ -380,8 +368,7 @@ def all_verified(rig: Rig, step: Step) -> bool:
 
 
 def cut_at_each(made: Callable[[Rig], Step], every: int, rig: Rig, *, onwards: bool) -> None:
-    chosen = ends if onwards else cuts
-    for at, how in chosen(requests_of(rig, made), every):
+    for at, how in cuts(requests_of(rig, made), every):
         step = made(rig)
         cut_and_ended(rig, step, at, how, onwards=onwards)
     assert all_verified(rig, step)
@@ -418,7 +405,7 @@ def test_of_a_first_promotion_there_is_nothing_or_all(
     first = rig("first")
     proxy.heal()
     from_store(first).do()
-    for at, how in ends(list(proxy.requests), every):
+    for at, how in cuts(list(proxy.requests), every):
         tried = rig(f"{at}-{how.name}")
         step, opened = from_store(tried), tried.direct("dev")
         proxy.cut(at, how, onwards=True)
