@@ -3,20 +3,41 @@ nodes end with its stdin. Ray's own helper for this leaves files and processes t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import sys
 import tempfile
+import time
 import warnings
 from typing import Any
 
+_SECONDS_TO_LISTEN = 120.0
+
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that stays free until it is listened at: none of those that the system gives to whoever
+    connects, and none that Ray gives to its servers for clients (23000 and up)."""
+    for port in random.sample(range(20000, 23000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")
+
+
+def _listened_at(port: int) -> None:
+    """Return when somebody listens there. Ray does not wait for its server for clients."""
+    end = time.monotonic() + _SECONDS_TO_LISTEN
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
 
 
 def main() -> None:
@@ -41,6 +62,7 @@ def main() -> None:
             "object_store_memory": 80 << 20,
         },
     )
+    _listened_at(client_port)
     nodes: dict[int, Any] = {}
 
     def say(found: object) -> None:

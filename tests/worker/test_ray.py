@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -239,9 +240,10 @@ _TWICE = """within = sys.stdout
 print(said, same, sys.stdout is before, file=before)"""
 
 
-def _client(address: str, inside: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def _client(address: str, inside: str) -> Iterator[subprocess.Popen[str]]:
     """In a process of its own: what Ray keeps of a cluster that went breaks the next one."""
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", _IN_A_CLUSTER.format(inside=inside), address],
         cwd=Path(__file__).parents[2],
         env={**os.environ, "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "1"},
@@ -249,18 +251,23 @@ def _client(address: str, inside: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.usefixtures("outside")
 def test_a_client_whose_cluster_goes_says_so(tmp_path: Path) -> None:
     head = Head(tmp_path / "log")
-    try:
-        client = _client(f"ray://127.0.0.1:{head.client_port}", _UNTIL_IT_GOES)
-        says(client, "^connected$")
-    finally:
-        head.close()
-    out, err = client.communicate("\n", timeout=_PLENTY)
+    with contextlib.ExitStack() as until_gone:
+        until_gone.callback(head.close)
+        on = f"ray://127.0.0.1:{head.client_port}"
+        with _client(on, _UNTIL_IT_GOES) as client:
+            says(client, "^connected$")
+            until_gone.close()
+            out, err = client.communicate("\n", timeout=_PLENTY)
     assert client.returncode == 0, err
     assert "cannot be reached any more" in out
 
@@ -283,8 +290,8 @@ def test_a_head_that_could_not_serve_a_client_is_told_apart(
 
 
 def test_who_is_refused_a_cluster_has_stdout_back(head: Head) -> None:
-    client = _client(head.address, _TWICE)
-    out, err = client.communicate(timeout=_PLENTY)
+    with _client(head.address, _TWICE) as client:
+        out, err = client.communicate(timeout=_PLENTY)
     assert client.returncode == 0, err
     assert "twice" in out
     assert out.splitlines()[-1].endswith("True True")
