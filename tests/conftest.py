@@ -223,6 +223,7 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Two for the whole suite, if there is room for models of 2 GB in each; else this process. Nor
     beside another where a GPU's latency is measured."""

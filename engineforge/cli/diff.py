@@ -13,6 +13,7 @@ from engineforge.cli.bench import entry_of
 from engineforge.cli.labels import Label, label
 from engineforge.cli.signing import environments
 from engineforge.errors import UsageError
+from engineforge.nightly.folder import log_file
 from engineforge.project.finding import by_digits, by_file
 from engineforge.project.folder import ENVIRONMENTS
 from engineforge.project.subjects import Subject, Subjects
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         case _:
             raise UsageError(
                 f"'{args.a}' and '{args.b}' are not of one kind",
-                hint="give two engines, two outputs of `report --json`, or two event logs",
+                hint="give two engines, two outputs of `report --json`, or two nights",
             )
     store = LocalStore(world.cache(args, Path(args.specs)), world.say)
     subjects = Subjects(store)
@@ -69,15 +70,16 @@ def _print(lines: Iterable[str]) -> None:
 
 
 def _night(what: str) -> Night | None:
-    """The report or event log in a file; None for what is none, which engines are."""
-    path = Path(what)
+    """The report or event log in a file, or in the folder of a night; None for what is none, which
+    engines are."""
+    path = log_file(Path(what))
     if not path.is_file():
         return None
     with path.open("rb") as file:
         if file.read(1) != b"{":
             return None
     text = path.read_text(encoding="utf-8", errors="replace")
-    return read_report(text, what) or events.read(text, what)
+    return read_report(text, what) or events.read(text, str(path))
 
 
 def _subject(args: argparse.Namespace, what: str, store: LocalStore, subjects: Subjects) -> Subject:

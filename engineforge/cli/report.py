@@ -9,6 +9,7 @@ from pathlib import Path
 from engineforge import __version__
 from engineforge.cli import world
 from engineforge.errors import EngineForgeError, HostUnfit, SpecError, UsageError
+from engineforge.nightly.folder import log_file
 from engineforge.project.folder import ENVIRONMENTS
 from engineforge.project.overview import overview
 from engineforge.project.plans import Plan
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
             f"'{output}' is no file in a folder that is there", hint="make the folder first"
         )
     specs = world.paths(args)
-    log = None if args.events is None else _log(Path(args.events))
+    log = None if args.events is None else _log(log_file(Path(args.events)))
     with world.project(args, specs) as project:
         plan = project.plan(specs, world.selection(args), checks=True, data_may_miss=True)
         problems = world.say_problems(plan.problems)
@@ -57,6 +58,8 @@ def _log(path: Path) -> events.Log:
         return events.read(path.read_text(encoding="utf-8", errors="replace"), str(path))
     except FileNotFoundError:
         raise UsageError(f"--events: there is no file '{path}'") from None
+    except IsADirectoryError:
+        raise UsageError(f"--events: '{path}' is a folder, and no night's") from None
 
 
 def _served(project: Project, plan: Plan) -> Sequence[Served] | None:

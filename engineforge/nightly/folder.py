@@ -107,6 +107,12 @@ def _age(folder: Path) -> tuple[str, int]:
     return time, int(number[1:] or 1)
 
 
+def log_file(path: Path) -> Path:
+    """The event log of a night whose folder is named; else what is named."""
+    within = path / EVENTS
+    return within if within.is_file() else path
+
+
 def read_log(folder: Path) -> Log | None:
     """The log of a night; None where there is none that can be read."""
     try:

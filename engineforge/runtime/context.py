@@ -78,6 +78,7 @@ class Context:
                 self.stream.close()
                 raise
         self._context: Any = context
+        self._handle = self.stream.handle
 
     def run(self, inputs: Mapping[str, Any], *, device: bool = False) -> Outputs:
         """The outputs for these inputs: NumPy arrays or anything with `__dlpack__`, in CPU or CUDA
@@ -159,7 +160,7 @@ class Context:
         """Enqueue the engine, or replay its graph."""
         if self._graph is not None:
             self._graph.launch(self.stream)
-        elif not self._context.execute_async_v3(self.stream.handle):
+        elif not self._context.execute_async_v3(self._handle):
             for each in self._allocators.values():
                 if each.error is not None:
                     raise each.error

@@ -33,7 +33,9 @@ class Engine:
         self.loaded = loaded
         self._most = contexts
         self._arrivals = Stream()
-        self._change = threading.Condition()
+        self._lock = threading.Lock()
+        self._change = threading.Condition(self._lock)
+        self._waiting = 0
         self._idle: list[Context] = []
         self._made: list[Context] = []
         self._given: list[Context] = []
@@ -83,15 +85,24 @@ class Engine:
     ) -> Outputs:
         """The outputs by name for inputs by name, as `Context.run`; in the profile that fits, or in
         the one that is asked for. Any thread may call it."""
-        if all(type(each) is np.ndarray for each in inputs.values()):
-            return self._run(inputs, profile, device=device)
-        with self._change:
+        for each in inputs.values():
+            if type(each) is not np.ndarray:
+                break
+        else:
+            return self._run(inputs, profile, device)
+        with self._lock:
             self._open()
         with contextlib.ExitStack() as borrowed:
             arrays = given(inputs, self._arrivals, borrowed)
-            return self._run(arrays, profile, device=device)
+            some = any(isinstance(each, Borrowed) for each in arrays.values())
+            return self._run(arrays, profile, device, arrive=some)
 
-    def _run(self, arrays: Given, profile: int | None, *, device: bool) -> Outputs:
+    def _run(
+        self, arrays: Given, profile: int | None, device: bool, *, arrive: bool = False
+    ) -> Outputs:
+        """`arrive`: with inputs that are ready in the stream of arrivals. Where nothing changes
+        from run to run it says as little as it can: Python's part of a run is some percent of it,
+        since the GPU was waited for and nothing here is in a cache of the CPU any more."""
         held = self._bound_already(arrays, profile)
         bound = held is not None
         if held is None:
@@ -99,20 +110,21 @@ class Engine:
             index = self.interface.profile_for(request_of(self.interface, arrays), profile)
             held = self._obtain(index)
         try:
-            if any(isinstance(each, Borrowed) for each in arrays.values()):
+            if arrive:
                 with self.loaded.device, Event() as arrived:
                     arrived.record(self._arrivals)
                     held.stream.wait(arrived)
             return held.run_given(arrays, device=device, bound=bound)
         finally:
-            with self._change:
+            with self._lock:
                 self._idle.append(held)
-                self._change.notify_all()
+                if self._waiting:
+                    self._change.notify_all()
 
     def context(self, profile: int = 0, *, cuda_graph: bool = False) -> Context:
         """A context of one's own, for one profile; with `cuda_graph`, runs replay a CUDA graph that
         is made at the first run of each shape. It ends with the engine, or when it is closed."""
-        with self._change:
+        with self._lock:
             self._open()
             try:
                 made = Context(self.loaded, profile, cuda_graph=cuda_graph)
@@ -123,7 +135,7 @@ class Engine:
             return made
 
     def _bound_already(self, arrays: Given, profile: int | None) -> Context | None:
-        with self._change:
+        with self._lock:
             self._open()
             for at, each in enumerate(self._idle):
                 if profile in (None, each.profile) and each.takes(arrays):
@@ -131,7 +143,7 @@ class Engine:
         return None
 
     def _obtain(self, profile: int) -> Context:
-        with self._change:
+        with self._lock:
             while True:
                 self._open()
                 for at, each in enumerate(self._idle):
@@ -141,7 +153,7 @@ class Engine:
                 if len(self._made) >= self._most and self._idle:
                     self._close_idle(self._idle[0].profile)
                 elif len(self._made) >= self._most or (ours and profile in self._alone):
-                    self._change.wait()
+                    self._wait()
                     continue
                 try:
                     made = Context(self.loaded, profile)
@@ -157,6 +169,14 @@ class Engine:
                 self._made.append(made)
                 return made
 
+    def _wait(self) -> None:
+        """With the lock held: until a context is given back, or the engine is closed."""
+        self._waiting += 1
+        try:
+            self._change.wait()
+        finally:
+            self._waiting -= 1
+
     def _close_idle(self, profile: int) -> None:
         """With the lock held: end the idle contexts of a profile."""
         for each in [each for each in self._idle if each.profile == profile]:
@@ -170,13 +190,13 @@ class Engine:
 
     def close(self) -> None:
         """Wait for runs under way, then end contexts, engine and runtime, in that order."""
-        with self._change:
+        with self._lock:
             if self._closed:
                 return
             self._closed = True
             self._change.notify_all()
             while len(self._idle) < len(self._made):
-                self._change.wait()
+                self._wait()
             for each in [*self._made, *self._given]:
                 each.close()
             self._made, self._idle, self._given = [], [], []

@@ -150,6 +150,19 @@ def test_two_event_logs_are_compared(forge: Forge) -> None:
     ]
 
 
+def test_two_nights_are_compared_by_their_folders(forge: Forge) -> None:
+    event = {"v": 1, "event": "finished", "label": "net/fp32@ada", "outcome": "built"}
+    for night, outcome in (("a", "built"), ("b", "failed")):
+        Path("nights", night).mkdir(parents=True)
+        _written(f"nights/{night}/events.jsonl", {**event, "outcome": outcome})
+    Path("nights/latest").symlink_to("b")
+    assert "built → failed" in forge.run("diff", "nights/a", "nights/latest").out
+    Path("nights/b/events.jsonl").write_text('{"v": 99}\n')
+    result = forge.run("diff", "nights/a", "nights/b")
+    assert result.code == 2
+    assert "'nights/b/events.jsonl'" in result.err
+
+
 def test_a_report_and_an_engine_are_not_of_one_kind(two: Forge) -> None:
     _written("a.json", report([]))
     result = two.run("diff", "a.json", "net:fp32@ada")

@@ -114,6 +114,16 @@ def test_a_failure_of_the_last_run_comes_with_its_log(forge: Forge) -> None:
     assert "<b>two</b>" not in text
 
 
+def test_a_night_is_named_by_its_folder(forge: Forge) -> None:
+    night = Path("nights/latest")
+    night.mkdir(parents=True)
+    event = {"v": 1, "event": "finished", "label": "net/fp32@ada", "outcome": "failed"}
+    written = json.dumps({**event, "stage": "engine", "error": "no tactic"})
+    (night / "events.jsonl").write_text(written + "\n")
+    found = _report(forge, "--events", night)
+    assert found["variants"][0]["failure"]["error"] == "no tactic"
+
+
 def test_what_build_printed_is_a_log_too(forge: Forge) -> None:
     forge.spec("targets", TARGETS.replace("1.7.1.116", "1.7.1.115"))
     printed = Path("build.json")
@@ -174,6 +184,7 @@ def test_problems_of_specs_are_on_the_page_and_in_the_exit_code(built: Forge) ->
         (("-o", "nowhere/report.html"), "is no file in a folder that is there"),
         (("-o", "specs"), "is no file in a folder that is there"),
         (("-o", "r.html", "--events", "nothing"), "there is no file 'nothing'"),
+        (("-o", "r.html", "--events", "specs"), "'specs' is a folder, and no night's"),
         (("-o", "r.html", "--events", "specs/net.yaml"), "'specs/net.yaml' is no event log"),
     ],
 )

@@ -99,7 +99,9 @@ def test_an_engine_is_built_loaded_and_kept_with_what_made_it(bench: Bench) -> N
     assert made["load_test"]["loaded"]
     assert [run["profile"] for run in made["load_test"]["runs"]] == [0]
     assert made["gpu"]["uuid"].startswith("GPU-")
-    assert made["gpu_at_start"]["others"] in ([], None)
+    assert [
+        each for each in made["gpu_at_start"]["others"] or [] if each["pid"] != os.getpid()
+    ] == []
     assert made["timing_cache"]["state"] in ("cold", "from the shared one")
     assert made["timing_cache"]["bytes_kept"] > 0
     assert made["peak_memory"] > 1 << 28

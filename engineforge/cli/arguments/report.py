@@ -17,20 +17,22 @@ def add_report(command: Command) -> None:
     report.add_argument("-o", "--output", metavar="FILE", help="the page, such as report.html")
     report.add_argument(
         "--events",
-        metavar="FILE",
-        help="for failures: the event log of a run, or what `build --json` printed",
+        metavar="PATH",
+        help="for failures: the folder of a night, the event log of a run, or what `build --json` "
+        "printed",
     )
     report.add_argument(
         "--no-environments", action="store_true", help="ask no environment what it has"
     )
 
-    diff = command("diff", "diff", "say how two engines differ, or two reports, or two event logs")
+    diff = command("diff", "diff", "say how two engines differ, or two reports, or two nights")
     for name in ("a", "b"):
         diff.add_argument(
             name,
             metavar=name.upper(),
             help="a key's digits, the folder of an entry, an engine file with its manifest, "
-            "SPEC:VARIANT@TARGET, ENV/SPEC:VARIANT@TARGET; or `report --json`, or an event log",
+            "SPEC:VARIANT@TARGET, ENV/SPEC:VARIANT@TARGET; or `report --json`; or a night, by its "
+            "folder or event log",
         )
     folder(diff)
     diff.add_argument(
