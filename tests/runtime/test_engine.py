@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from engineforge.errors import EngineForgeError
 from engineforge.runtime import cuda as cuda_room
 from engineforge.runtime import dlpack
-from engineforge.runtime.context import ProfileTaken
+from engineforge.runtime.context import Context, ProfileTaken
 from engineforge.runtime.cuda import DeviceMemory
 from engineforge.runtime.device_tensor import DeviceTensor
 from engineforge.runtime.engine import Engine
@@ -187,6 +188,33 @@ def test_threads_have_contexts_of_their_own(cuda: PretendCuda, shared: bool, mos
 
         assert all(threads.map(run, range(8)))
         assert len(engine._made) <= most
+
+
+def test_closing_waits_for_a_run_that_is_under_way(
+    cuda: PretendCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = PretendLoaded(cuda, interface(8))
+    running, go_on = threading.Event(), threading.Event()
+    launch = Context.launch
+
+    def slowly(context: Context) -> None:
+        running.set()
+        go_on.wait()
+        launch(context)
+
+    monkeypatch.setattr(Context, "launch", slowly)
+    with ThreadPoolExecutor(2) as threads:
+        engine: Engine = pretend_engine(loaded)
+        run = threads.submit(engine.run, {"x": x(2)})
+        assert running.wait(30)
+        closing = threads.submit(engine.close)
+        with pytest.raises(NotYet):
+            closing.result(0.05)
+        assert not loaded.closed
+        go_on.set()
+        assert np.array_equal(run.result(30)["y"], y(x(2)))
+        closing.result(30)
+    assert loaded.closed
 
 
 def test_a_profile_that_is_not_shared_is_said(cuda: PretendCuda) -> None:
