@@ -33,7 +33,7 @@ class Engine:
         self.loaded = loaded
         self._most = contexts
         self._arrivals = Stream()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a handler of a signal may close the engine
         self._change = threading.Condition(self._lock)
         self._waiting = 0
         self._idle: list[Context] = []

@@ -26,6 +26,7 @@ _NO_OP = {
     "engineforge.cli.noop",
     "engineforge.cli.where",
     "engineforge.project",
+    "engineforge.project.forks",
     "engineforge.project.glance",
     "engineforge.project.listing",
     "engineforge.store",

@@ -7,16 +7,20 @@ import shutil
 import subprocess
 import sys
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engineforge.project import glance
+from engineforge.project.forks import all_say_yes
 from engineforge.project.glance import Glance
 from engineforge.project.listing import specs_below
+from engineforge.store import folders
 from engineforge.store.folders import FolderNews, order
 from engineforge.store.index import Index, opened
 from engineforge.store.known import A_BLOCK, Block, Known, Variant
@@ -168,6 +172,34 @@ def test_when_that_was_built_it_is_up_to_date_at_a_glance_again(
     }
 
 
+def test_shares_of_processes_are_as_good_as_one(
+    several: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = _seen()
+    monkeypatch.setattr(folders, "A_BLOCK", 1)
+    models = sorted(several.specs.glob("models/*.onnx"))
+    os.utime(models[0])
+    assert several.build().code == 0  # which writes blocks of one spec each
+    monkeypatch.setattr(glance, "_A_SHARE", 100)
+    monkeypatch.setattr(glance, "processes", lambda: 2)
+    asked: list[int] = []
+
+    def counted(ask: Callable[[Any], bool], shares: Sequence[Any]) -> bool:
+        asked.append(len(shares))
+        return all_say_yes(ask, shares)
+
+    monkeypatch.setattr(glance, "all_say_yes", counted)
+    assert _seen() == alone
+    assert asked == [2]
+    for each in [*models, *several.specs.rglob("*.yaml"), *several.engines()]:
+        found = each.stat()
+        os.utime(each, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
+        assert _seen() is None, each
+        os.utime(each, ns=(found.st_atime_ns, found.st_mtime_ns))
+        assert several.build().code == 0
+        assert _seen() == alone, each
+
+
 def test_one_changed_spec_is_all_that_is_read_again(several: Forge) -> None:
     _edited(several)
     result = several.build()
@@ -183,6 +215,8 @@ def test_nothing_is_known_to_another_version(several: Forge, tmp_path: Path) -> 
     code = """
 import engineforge
 engineforge.__version__ = "9.9.9"
+from engineforge.project import glance
+from engineforge.project.forks import all_say_yes
 from engineforge.project.glance import Glance
 from engineforge.project.listing import specs_below
 print(Glance("specs", "cache", "all").all_hold(specs_below("specs")))
