@@ -4,6 +4,7 @@ this is the no-op."""
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 TYPE_CHECKING = False
@@ -26,18 +27,17 @@ def all_say_yes(ask: Callable[[T], bool], shares: Sequence[T]) -> bool:
     """Whether each share has a yes: of the first here, of each other in a fork, whose no is also
     what it could not tell."""
     forks: list[int] = []
+    yes = False
     try:
         for each in shares[1:]:
             forks.append(_forked(ask, each))
-        here = all(map(ask, shares[:1]))
-    except BaseException:
-        _end(forks)
-        raise
-    if not here:
-        _end(forks)
-        return False
-    ended = [os.waitpid(each, 0)[1] for each in forks]
-    return not any(ended)
+        yes = all(map(ask, shares[:1]))
+    finally:
+        if not yes:
+            for fork in forks:
+                os.kill(fork, signal.SIGKILL)
+        ended = [os.waitpid(fork, 0)[1] for fork in forks]
+    return yes and not any(ended)
 
 
 def _forked(ask: Callable[[T], bool], share: T) -> int:
@@ -49,9 +49,3 @@ def _forked(ask: Callable[[T], bool], share: T) -> int:
         finally:
             os._exit(failed)
     return process
-
-
-def _end(forks: Sequence[int]) -> None:
-    for each in forks:
-        os.kill(each, 9)
-        os.waitpid(each, 0)

@@ -6,20 +6,30 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from engineforge.project.forks import all_say_yes, processes
 
 
-def _left() -> bool:
-    """Whether this process has children that nobody waited for."""
-    try:
-        os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        return False
-    return True
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The processes that were forked, of which none is left when the test is over."""
+    found: list[int] = []
+    fork = os.fork
+
+    def recorded() -> int:
+        process = fork()
+        if process:
+            found.append(process)
+        return process
+
+    monkeypatch.setattr(os, "fork", recorded)
+    yield found
+    for each in found:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(each, os.WNOHANG)
 
 
 def _raises(_: int) -> bool:
@@ -32,31 +42,34 @@ def _is_killed(_: int) -> bool:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
-def test_all_that_say_yes_are_a_yes(count: int) -> None:
+def test_all_that_say_yes_are_a_yes(forked: list[int], count: int) -> None:
     assert all_say_yes(lambda _: True, range(count))
-    assert not _left()
+    assert len(forked) == max(0, count - 1)
 
 
 @pytest.mark.parametrize("at", range(4))
-def test_one_no_is_a_no(at: int) -> None:
+def test_one_no_is_a_no(forked: list[int], at: int) -> None:
     assert not all_say_yes(lambda share: share != at, range(4))
-    assert not _left()
+    assert len(forked) == 3
 
 
 @pytest.mark.parametrize("broken", [_raises, _is_killed])
 @pytest.mark.parametrize("at", [1, 3])
 def test_a_fork_that_breaks_is_a_no(
-    broken: Callable[[int], bool], at: int, capfd: pytest.CaptureFixture[str]
+    forked: list[int],
+    broken: Callable[[int], bool],
+    at: int,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert not all_say_yes(lambda share: share != at or broken(share), range(4))
-    assert not _left()
+    assert len(forked) == 3
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_breaks_here_leaves_no_fork() -> None:
+def test_what_breaks_here_leaves_no_fork(forked: list[int]) -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         all_say_yes(lambda share: share > 0 or _raises(share), range(3))
-    assert not _left()
+    assert len(forked) == 2
 
 
 def test_a_process_with_threads_has_no_forks() -> None:

@@ -215,8 +215,6 @@ def test_nothing_is_known_to_another_version(several: Forge, tmp_path: Path) -> 
     code = """
 import engineforge
 engineforge.__version__ = "9.9.9"
-from engineforge.project import glance
-from engineforge.project.forks import all_say_yes
 from engineforge.project.glance import Glance
 from engineforge.project.listing import specs_below
 print(Glance("specs", "cache", "all").all_hold(specs_below("specs")))

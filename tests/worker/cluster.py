@@ -11,11 +11,8 @@ import shutil
 import socket
 import sys
 import tempfile
-import time
 import warnings
 from typing import Any
-
-_SECONDS_TO_LISTEN = 120.0
 
 
 def _free_port() -> int:
@@ -26,18 +23,6 @@ def _free_port() -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise RuntimeError("no port is free")
-
-
-def _listened_at(port: int) -> None:
-    """Return when somebody listens there. Ray does not wait for its server for clients."""
-    end = time.monotonic() + _SECONDS_TO_LISTEN
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
 
 
 def main() -> None:
@@ -62,7 +47,6 @@ def main() -> None:
             "object_store_memory": 80 << 20,
         },
     )
-    _listened_at(client_port)
     nodes: dict[int, Any] = {}
 
     def say(found: object) -> None:

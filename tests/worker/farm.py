@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from engineforge.worker.order import Answer, Order
 from engineforge.worker.outcome import Event
 from tests.conftest import Forge
 from tests.gpus import H200, L4, host_gpu
-from tests.worker.conftest import builders
+from tests.worker.conftest import builders, until
 
 RTX = {"platform": "linux-x86_64", "tensorrt-rtx": "1.7.1.116", "tensorrt-rtx.cuda": "13"}
 _ROOT = Path(__file__).parents[2]
@@ -62,6 +63,11 @@ class Head:
             )
         self._log = log
         self.address, self.client_port = self._answer()
+        until(self._serves_clients, 120)  # which Ray does not wait for
+
+    def _serves_clients(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.client_port)) == 0
 
     def ask(self, request: dict[str, Any]) -> Any:  # noqa: ANN401 - as the request has it
         assert self._process.stdin is not None
